@@ -1,0 +1,40 @@
+# Two commands are enough: `make book` and `make test`. Both make the environment in .venv by themselves.
+
+PYTHON ?= python3
+BIN := .venv/bin
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 1200
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help env book test lint lab execute clean distclean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: ## make or update the environment in .venv
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "snnbook needs Python 3.11 or newer: $(PYTHON) was not found." >&2; exit 1; }
+	@$(PYTHON) tools/bootstrap.py
+
+book: env ## execute the notebooks and write _build/html/index.html
+	@$(BIN)/python tools/build.py
+
+test: book ## run every test: package, notebooks and pages
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist loadscope --cov=snnbook --cov-fail-under=90
+	@$(BIN)/python -m pytest notebooks $(NBVAL)
+
+lint: env ## check the style with ruff
+	@$(BIN)/ruff check .
+
+lab: env ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab notebooks
+
+execute: env ## execute the committed notebooks in place, in order
+	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
+	  --ExecutePreprocessor.timeout=1200 $(sort $(wildcard notebooks/*.ipynb))
+
+clean: ## remove the book, trained networks, runs and caches
+	@rm -rf _build .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	@find snnbook tests tools notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove the environment
+	@rm -rf .venv snnbook.egg-info

@@ -1,0 +1,110 @@
+"""Trained networks by content: the same network, data, recipe and code are trained once and shared."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from .data import Data
+from .runs import atomic, build_dir
+from .train import Recipe, fit
+
+_PACKAGE = Path(__file__).parent
+
+#: The modules that decide what a training makes of a network and its data.
+TRAINING_CODE = ("train", "models", "neurons", "quantise", "augment")
+
+
+def cache_folder() -> Path:
+    """Where trained networks are kept: the environment's SNNBOOK_CACHE, else ``_build/networks``."""
+    return Path(os.environ["SNNBOOK_CACHE"]) if os.environ.get("SNNBOOK_CACHE") else build_dir("networks")
+
+
+def _meaning(path: Path) -> str:
+    """The syntax tree of a module without docstrings, comments and layout."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            if isinstance(getattr(body[0].value, "value", None), str):
+                body[0] = ast.Pass()
+    return ast.dump(tree)
+
+
+@cache
+def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
+    """sha256 over what ``modules`` of this package do; comments, docstrings and layout do not count."""
+    return hashlib.sha256("\n".join(_meaning(_PACKAGE / f"{m}.py") for m in modules).encode()).hexdigest()
+
+
+def state_hash(net: nn.Module) -> str:
+    """sha256 over the names, shapes and bytes of every parameter and buffer."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        array = value.detach().cpu().contiguous().numpy()
+        digest.update(f"{name}{array.dtype}{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def key(net: nn.Module, data: Data, recipe: Recipe) -> str:
+    """Name of a trained network: what goes in (structure, weights, data, recipe) and the code that trains."""
+    trainable = [name for name, p in net.named_parameters() if p.requires_grad]
+    parts = [repr(net), str(getattr(net, "time_steps", None)), str(trainable), state_hash(net), data.fingerprint]
+    parts += [json.dumps(asdict(recipe), sort_keys=True), code_hash(), torch.__version__]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _load(net: nn.Module, path: Path) -> pd.DataFrame:
+    try:
+        with safe_open(path, "pt") as file:
+            net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            history = json.loads(file.metadata()["history"])
+    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it and the network is trained again") from error
+    return pd.DataFrame(history)
+
+
+def trained(
+    net: nn.Module, data: Data, recipe: Recipe, *, folder: Path | None = None, device: str = "auto"
+) -> pd.DataFrame:
+    """Give ``net`` its trained weights: from the cache, or by training now, which goes on after a kill.
+
+    Args:
+        net: the network at its start; changed in place, left in eval mode.
+        data: data set.
+        recipe: how to train.
+        folder: cache folder; :func:`cache_folder` by default.
+        device: auto, cpu or cuda.
+
+    Returns:
+        The history of :func:`snnbook.train.fit`.
+
+    Raises:
+        ValueError: if a cached file is damaged; it is named and left alone.
+    """
+    folder = folder or cache_folder()
+    name = key(net, data, recipe)
+    path = folder / f"{name}.safetensors"
+    if path.exists():
+        history = _load(net, path)
+        net.eval()
+        return history
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / f"{name}.checkpoint"
+    history = fit(net, data, recipe, checkpoint=checkpoint, device=device)
+    state = {k: v.contiguous() for k, v in net.state_dict().items()}
+    with atomic(path) as part:
+        save_file(state, part, metadata={"history": json.dumps(history.to_dict("records"))})
+    checkpoint.unlink(missing_ok=True)
+    return history

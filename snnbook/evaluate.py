@@ -1,0 +1,75 @@
+"""Accuracy of ANNs and SNNs, at one or at every number of time steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from .checks import check
+from .data import Data
+
+
+def outputs(
+    net: nn.Module, data: Data, split: str = "test", batch_size: int = 256, device: str | torch.device = "cpu"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (logits, labels) batch by batch, in eval mode, without gradient; the network's mode is put back.
+
+    Args:
+        net: a network with logits [N, K] or [T, N, K].
+        data: the data set.
+        split: train, calibration, validation or test.
+        batch_size: samples a batch.
+        device: where to compute.
+    """
+    training = net.training
+    net.eval().to(device)
+    try:
+        with torch.no_grad():
+            for x, y in data.batches(split, batch_size):
+                x = x.to(device)
+                if x.ndim == 4:
+                    x = x.contiguous(memory_format=torch.channels_last)
+                yield net(x), y.to(device)
+    finally:
+        net.train(training)
+
+
+def accuracy(net: nn.Module, data: Data, split: str = "test", **options) -> float:
+    """Share of samples, 0 to 1, whose largest logit (averaged over T) is at the label; options as :func:`outputs`."""
+    right = total = 0
+    for logits, y in outputs(net, data, split, **options):
+        mean = logits.mean(0) if logits.ndim == 3 else logits
+        right += (mean.argmax(1) == y).sum().item()
+        total += len(y)
+    return right / total
+
+
+def accuracy_over_time(
+    net: nn.Module, data: Data, time_steps: Sequence[int], split: str = "test", **options
+) -> pd.DataFrame:
+    """Accuracy after each of ``time_steps`` of one run of max(time_steps) steps.
+
+    Valid where the network does not depend on T; a network calibrated for one T is measured by :func:`accuracy`.
+
+    Returns:
+        Columns ``time_steps``, ``accuracy`` (0 to 1).
+
+    Raises:
+        ValueError: for a network without time steps or a T below 1.
+    """
+    check("time_steps", list(time_steps), len(time_steps) > 0 and min(time_steps) >= 1, "numbers of at least 1")
+    check("net.time_steps", getattr(net, "time_steps", None), getattr(net, "time_steps", None) is not None, "a spiking network")
+    before, net.time_steps = net.time_steps, max(time_steps)
+    at = torch.tensor(sorted(time_steps))
+    right, total = torch.zeros(len(at), dtype=torch.float64), 0
+    try:
+        for logits, y in outputs(net, data, split, **options):
+            summed = logits.cumsum(0)[at - 1]
+            right += (summed.argmax(2) == y).sum(1).cpu()
+            total += len(y)
+    finally:
+        net.time_steps = before
+    return pd.DataFrame({"time_steps": at.tolist(), "accuracy": (right / total).tolist()})

@@ -1,0 +1,83 @@
+"""Quantised and clipped activations with trainable thresholds (equations (8) and (10) of the RMPE paper).
+
+    clipped ReLU (TCL)   a = min(max(z, 0), λ)
+    QC, floor            a = λ·clip(⌊z·L/λ⌋ / L, 0, 1)           equation (8)
+    QCFS, ½ shift        a = λ·clip(⌊z·L/λ + ½⌋ / L, 0, 1)
+
+Floor has derivative 1 in the backward pass (straight-through estimator, equation (10)); λ > 0 is kept by
+training its logarithm.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check
+
+
+def quantise_clip(z: Tensor, lam: Tensor | float, levels: int, shift: float = 0.0) -> Tensor:
+    """λ·clip(⌊z·L/λ + shift⌋ / L, 0, 1), differentiable by the straight-through estimator.
+
+    Args:
+        z: drive, any shape.
+        lam: λ > 0, the later threshold, in the unit of ``z``.
+        levels: L ≥ 1, the quantisation steps.
+        shift: 0 for the floor of equation (8), ½ for QCFS.
+
+    Raises:
+        ValueError: if ``levels`` is below 1.
+    """
+    check("levels", levels, levels >= 1, "at least 1")
+    steps = z * levels / lam + shift
+    steps = steps + (steps.floor() - steps).detach()
+    return lam * torch.clamp(steps / levels, 0, 1)
+
+
+class Threshold(nn.Module):
+    """A positive trainable threshold λ, stored as its logarithm; base of the two activations below."""
+
+    def __init__(self, lam: float = 4.0):
+        super().__init__()
+        check("lam", lam, lam > 0, "a positive number")
+        self.log_lam = nn.Parameter(torch.tensor(math.log(lam)))
+
+    @property
+    def lam(self) -> Tensor:
+        """λ as a scalar tensor."""
+        return self.log_lam.exp()
+
+    def set_lam(self, lam: float) -> None:
+        """Give λ a new positive value (ValueError otherwise)."""
+        check("lam", lam, lam > 0, "a positive number")
+        with torch.no_grad():
+            self.log_lam.fill_(math.log(lam))
+
+
+class ClippedReLU(Threshold):
+    """min(max(z, 0), λ) with trainable λ: the clipping layer of TCL."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Same shape as ``z``."""
+        lam = self.lam
+        return lam * torch.clamp(z / lam, 0, 1)
+
+
+class QuantClip(Threshold):
+    """Quantisation-clipping activation of the QC-ANN, equation (8); ``shift=0.5`` makes it QCFS's."""
+
+    def __init__(self, levels: int = 8, shift: float = 0.0, lam: float = 4.0):
+        super().__init__(lam)
+        check("levels", levels, levels >= 1, "at least 1")
+        check("shift", shift, 0 <= shift < 1, "0 to below 1")
+        self.levels, self.shift = levels, shift
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Same shape as ``z``."""
+        return quantise_clip(z, self.lam, self.levels, self.shift)
+
+    def extra_repr(self) -> str:
+        """λ, L and shift for printing."""
+        return f"lam={self.lam.item():.4g}, levels={self.levels}, shift={self.shift}"

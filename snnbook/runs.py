@@ -1,0 +1,181 @@
+"""A run is a value: parameters in, tables and a manifest out.
+
+Every notebook starts one run; ``save`` writes a tidy CSV table and ``run.json`` beside it, each whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import torch
+import yaml
+
+from .checks import check
+from .params import Params
+
+ROOT = Path(__file__).resolve().parent.parent
+_PACKAGES = ("torch", "spikingjelly", "numpy", "pandas", "scikit-learn")
+
+
+@contextmanager
+def atomic(path: Path):
+    """Yield a temporary path beside ``path`` that takes its place when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(handle)
+    try:
+        yield Path(part)
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def in_source_tree() -> bool:
+    """Whether the package runs from a checkout that has the book's configuration beside it."""
+    return (ROOT / "_config.yml").exists()
+
+
+def build_dir(name: str) -> Path:
+    """Folder for derived files: ``_build/<name>`` of the checkout, else ``_build/<name>`` of the current folder."""
+    return (ROOT if in_source_tree() else Path.cwd()) / "_build" / name
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and what it computes with."""
+    from . import __version__
+
+    return {"python": platform.python_version(), "snnbook": __version__} | {p: version(p) for p in _PACKAGES}
+
+
+def hardware() -> dict[str, object]:
+    """Processor, cores, memory and accelerator of this machine."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        cpu = names[0] if names else cpu
+    return {
+        "cpu": cpu,
+        "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "torch_threads": torch.get_num_threads(),
+    }
+
+
+def git_revision() -> str | None:
+    """Revision of the checkout, with ``+changes`` when tracked files differ from it; ``None`` outside one."""
+    try:
+        run = lambda *a: subprocess.run(["git", "-C", ROOT, *a], capture_output=True, text=True, check=True).stdout  # noqa: E731
+        return run("rev-parse", "HEAD").strip() + ("+changes" if run("status", "--porcelain", "-uno").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def command(params: Params, out_dir: Path | str) -> str:
+    """The papermill command that repeats a run (lists and strings as YAML)."""
+    # Not JSON: its 1e-05 is a string in YAML 1.1.
+    values = yaml.safe_dump(params.asdict() | {"out_dir": str(out_dir)}, sort_keys=False)
+    name = f"notebooks/{params.notebook}.ipynb"
+    return f"papermill {name} {params.notebook}.out.ipynb -y {shlex.quote(values.strip())}"
+
+
+@dataclass
+class Run:
+    """One execution of a notebook.
+
+    Attributes:
+        params: what was asked for.
+        out_dir: where tables and the manifest go.
+    """
+
+    params: Params
+    out_dir: Path
+    _started: float = field(default_factory=time.monotonic)
+    _files: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, params: Params) -> Run:
+        """Start the clock; nothing is written before the first table.
+
+        Raises:
+            ValueError: if ``out_dir`` exists and is no folder.
+        """
+        asked = getattr(params, "out_dir", "")
+        out = Path(asked) if asked else build_dir("runs") / params.notebook
+        check("out_dir", str(out), not out.exists() or out.is_dir(), "a folder or a path that does not exist yet")
+        return cls(params, out)
+
+    def save(self, name: str, table: pd.DataFrame) -> Path:
+        """Write ``<out_dir>/<name>.csv`` and bring ``run.json`` up to date.
+
+        Args:
+            name: table name without ending.
+            table: tidy rows; the index is not written.
+
+        Returns:
+            The CSV file.
+        """
+        path = self.out_dir / f"{name}.csv"
+        text = table.to_csv(index=False)
+        with atomic(path) as part:
+            part.write_text(text, encoding="utf-8")
+        self._files[path.name] = hashlib.sha256(text.encode()).hexdigest()
+        with atomic(self.out_dir / "run.json") as part:
+            part.write_text(json.dumps(self.manifest(), indent=2) + "\n", encoding="utf-8")
+        return path
+
+    def manifest(self) -> dict[str, object]:
+        """What ``run.json`` holds: parameters, seed, versions, hardware, wall time, revision, command, files."""
+        return {
+            "notebook": self.params.notebook,
+            "parameters": self.params.asdict(),
+            "seed": getattr(self.params, "seed", None),
+            "versions": versions(),
+            "hardware": hardware(),
+            "wall_seconds": round(time.monotonic() - self._started, 1),
+            "git_revision": git_revision(),
+            "command": command(self.params, getattr(self.params, "out_dir", "")),
+            "files": dict(self._files),
+        }
+
+
+def recorded(folder: Path | str) -> tuple[dict, dict[str, pd.DataFrame]]:
+    """Read a recorded run back.
+
+    Args:
+        folder: folder with ``run.json``, absolute or relative to the checkout (``results/...``).
+
+    Returns:
+        The manifest and its tables by name.
+
+    Raises:
+        FileNotFoundError: if there is no ``run.json``.
+        ValueError: if a table does not have the checksum of the manifest.
+    """
+    folder = Path(folder) if Path(folder).is_absolute() else ROOT / folder
+    manifest, tables = json.loads((folder / "run.json").read_text(encoding="utf-8")), {}
+    for name, digest in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        check(str(folder / name), hashlib.sha256(content).hexdigest()[:12], hashlib.sha256(content).hexdigest() == digest,
+              f"a table with sha256 {digest[:12]}… as in its run.json")  # fmt: skip
+        tables[name.removesuffix(".csv")] = pd.read_csv(folder / name)
+    return manifest, tables
+
+

@@ -1,0 +1,101 @@
+"""Sphinx extension of this book: the API page, docstrings as written, buttons that need a repository."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+
+from sphinx_codeautolink.extension.block import CodeBlockAnalyser
+
+import snnbook
+
+SECTION = re.compile(r"(Args|Attributes|Example|Examples|Note|Raises|Returns|Yields):$")
+CODE = re.compile(r"(?::[a-z:]+:)?(`{1,2})~?(.+?)\1(?!`)")
+MARKUP = re.compile(r"([\\*_`|])")
+BULLET = re.compile(r"(-|\d+\.) ")
+
+
+def api_modules() -> list[str]:
+    """Every module of the package by dotted name, packages before what they hold."""
+    found = pkgutil.walk_packages(snnbook.__path__, "snnbook.")
+    return ["snnbook"] + sorted(m.name for m in found if not m.name.rpartition(".")[2].startswith("_"))
+
+
+def api_source() -> str:
+    """MyST text with one section and one ``automodule`` for each module."""
+    directive = ".. automodule:: {0}\n   :members:\n   :ignore-module-all:\n"
+    entry = "\n({0})=\n## `{0}`\n\n```{{eval-rst}}\n" + directive + "```\n"
+    return "".join(entry.format(name) for name in api_modules())
+
+
+def add_api(app, docname: str, source: list[str]) -> None:
+    """Append the modules to the page book/api (event ``source-read``)."""
+    if docname == "book/api":
+        source[0] += api_source()
+
+
+def escape(text: str) -> str:
+    """Text of a docstring as reStructuredText that shows it as written; roles and backticks become code."""
+    out, end = [], 0
+    for code in CODE.finditer(text):
+        before, after = text[: code.start()][-1:], text[code.end() :][:1]
+        out += [MARKUP.sub(r"\\\1", text[end : code.start()]), "\\ " * before.isalnum()]
+        out += [f"``{code[2]}``", "\\ " * after.isalnum()]
+        end = code.end()
+    return "".join(out) + MARKUP.sub(r"\\\1", text[end:])
+
+
+def as_written(lines: list[str]) -> list[str]:
+    """Docstring lines as reStructuredText without surprises: indented displays become literal blocks."""
+    out: list[str] = []
+    state = "text"
+    for line in lines:
+        if state == "doctest" and not line.strip():
+            state = "text"
+        if line.startswith(">>> ") or state == "doctest":
+            out += [""] if state == "literal" else []
+            state = "doctest"
+        elif line.strip() and not line.startswith(" "):
+            out += [""] if state == "literal" else []
+            state = "section" if SECTION.match(line) else "bullet" if BULLET.match(line) else "text"
+        elif line.strip() and state == "text":
+            out += ["", "::", ""]
+            state = "literal"
+        out.append(line if state in ("literal", "doctest") else escape(line))
+    return out
+
+
+def docstring(app, what, name, obj, options, lines: list[str]) -> None:
+    """Event ``autodoc-process-docstring``, before napoleon reads the sections."""
+    lines[:] = as_written(lines)
+
+
+def skip(app, what, name, obj, would_skip, options):
+    """Leave out the fields of named tuples: their class's docstring says what they are."""
+    return True if (getattr(obj, "__doc__", "") or "").startswith("Alias for field number") else None
+
+
+def repository_buttons(app, config) -> None:
+    """Show the buttons that lead to the repository, if there is one (event ``config-inited``)."""
+    options = config.html_theme_options
+    if options.get("repository_url"):
+        options.update(use_repository_button=True, use_issues_button=True)
+        options["launch_buttons"] = {
+            "colab_url": "https://colab.research.google.com",
+            "binderhub_url": "https://mybinder.org",
+        }
+
+
+def _leave_section(analyser, node) -> None:
+    """End of a section for sphinx-codeautolink, which expects a title in each; an exercise has none."""
+    del analyser.title_stack[-1:]
+
+
+def setup(app) -> dict:
+    """Connect the events."""
+    CodeBlockAnalyser.depart_section = _leave_section
+    app.connect("config-inited", repository_buttons, priority=100)
+    app.connect("source-read", add_api)
+    app.connect("autodoc-process-docstring", docstring, priority=100)
+    app.connect("autodoc-skip-member", skip)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
