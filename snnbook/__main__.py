@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -12,14 +13,21 @@ from . import params
 from .checks import check
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-4, without a point, for a string; here it is a number."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
 def parse(values: list[list[str]], yaml_texts: list[str], files: list[str]) -> dict[str, object]:
     """Parameters from ``-p name value`` (read as YAML, so lists work), ``-y`` YAML texts and ``-f`` YAML files."""
     merged: dict[str, object] = {}
     for text in [Path(f).read_text(encoding="utf-8") for f in files] + yaml_texts:
-        loaded = yaml.safe_load(text)
+        loaded = yaml.load(text, _Loader)
         check("parameters", text, isinstance(loaded, dict), "a YAML mapping of names to values")
         merged |= loaded
-    return merged | {name: yaml.safe_load(value) for name, value in values}
+    return merged | {name: yaml.load(value, _Loader) for name, value in values}
 
 
 def known_parameters(notebook: Path) -> dict[str, str]:
@@ -53,7 +61,9 @@ def run(notebook: Path, output: Path | None, given: dict[str, object]) -> Path:
     if cls is not None:
         cls(**given)
     output = output or Path(f"{notebook.stem}.out.ipynb")
-    papermill.execute_notebook(str(notebook), str(output), given, kernel_name="python3", progress_bar=sys.stderr.isatty())
+    papermill.execute_notebook(
+        str(notebook), str(output), given, kernel_name="python3", progress_bar=sys.stderr.isatty()
+    )
     return output
 
 

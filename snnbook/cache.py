@@ -23,7 +23,7 @@ from .train import Recipe, fit
 _PACKAGE = Path(__file__).parent
 
 #: The modules that decide what a training makes of a network and its data.
-TRAINING_CODE = ("train", "models", "neurons", "quantise", "augment")
+TRAINING_CODE = ("train", "evaluate", "models", "neurons", "quantise", "augment", "data/core")
 
 
 def cache_folder() -> Path:
@@ -60,7 +60,14 @@ def state_hash(net: nn.Module) -> str:
 def key(net: nn.Module, data: Data, recipe: Recipe) -> str:
     """Name of a trained network: what goes in (structure, weights, data, recipe) and the code that trains."""
     trainable = [name for name, p in net.named_parameters() if p.requires_grad]
-    parts = [repr(net), str(getattr(net, "time_steps", None)), str(trainable), state_hash(net), data.fingerprint]
+    parts = [
+        repr(net),
+        str(getattr(net, "time_steps", None)),
+        str(trainable),
+        state_hash(net),
+        data.fingerprint,
+    ]
+    parts += [data.kind, str(data.mean.tolist()), str(data.std.tolist())]
     parts += [json.dumps(asdict(recipe), sort_keys=True), code_hash(), torch.__version__]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.overrides import TorchFunctionMode
 
 from .checks import check, check_choice
 from .models import Network
@@ -23,6 +24,12 @@ from .quantise import ClippedReLU, QuantClip, Threshold
 
 _ACTIVATIONS = (nn.ReLU, ClippedReLU, QuantClip)
 _REFUSED = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool2d)
+_NONLINEAR = frozenset(
+    "relu relu_ relu6 leaky_relu prelu rrelu elu elu_ selu celu gelu silu mish softplus sigmoid tanh hardtanh "
+    "hardsigmoid hardswish softmax clamp clamp_ clamp_min clip maximum max_pool1d max_pool2d max_pool3d "
+    "adaptive_max_pool2d".split()
+)
+)
 
 
 def activations(net: nn.Module) -> dict[str, nn.Module]:
@@ -76,19 +83,20 @@ def top_activations(net: nn.Module, batches: Iterable, share: float) -> dict[str
 
     Args:
         net: a ReLU network.
-        batches: (x, y) pairs; read twice at most, so give a list.
+        batches: (x, y) pairs.
         share: 0 for the maximum alone; 0.001 gives what the 99.9th percentile needs.
 
     Returns:
         Name to the top values [k].
     """
     batches = list(batches)
-    images = sum(len(x) for x, _ in batches)
+    # What an activation sees: images, or with events [T, N, ...] every frame of them.
+    frames = sum(len(x) if x.ndim < 5 else x.shape[0] * x.shape[1] for x, _ in batches)
     top: dict[str, Tensor] = {}
 
     def keep(name):
         def hook(_, __, y):
-            k = max(1, math.ceil(share * y[0].numel() * images))
+            k = max(1, math.ceil(share * y[0].numel() * frames))
             values = torch.cat([top.get(name, y.new_empty(0)), y.flatten()])
             top[name] = values.topk(min(k, len(values))).values
 
@@ -187,13 +195,34 @@ class Report:
     def row(self) -> dict[str, object]:
         """One table row, thresholds summed up as their range."""
         row = {k: v for k, v in asdict(self).items() if not isinstance(v, dict)}
-        return row | {"lowest_threshold": min(self.thresholds.values()), "highest_threshold": max(self.thresholds.values())}
+        return row | {
+            "lowest_threshold": min(self.thresholds.values()),
+            "highest_threshold": max(self.thresholds.values()),
+        }
 
 
-def _refuse(net: nn.Module) -> None:
+class _Nonlinear(TorchFunctionMode):
+    """Notes the names of nonlinear functions that are called while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.names |= {getattr(function, "__name__", "")} & _NONLINEAR
+        return function(*args, **(kwargs or {}))
+
+
+def _refuse(net: nn.Module, example: Tensor) -> None:
+    """ValueError for max pooling, and for a nonlinear function that replacing modules would not find."""
     for name, module in net.named_modules():
         check(name, type(module).__name__, not isinstance(module, _REFUSED),
               "average pooling (the maximum of spikes is not the maximum of rates)")  # fmt: skip
+    linear = replace(net, {name: nn.Identity() for name in activations(net)}).eval()
+    with torch.no_grad(), _Nonlinear() as seen:
+        linear(example)
+    check("net", ", ".join(sorted(seen.names)), not seen.names,
+          "a network whose only nonlinear operations are nn.ReLU, ClippedReLU and QuantClip modules")  # fmt: skip
 
 
 def convert(net: nn.Module, method: str, *, time_steps: int, calibration: Iterable) -> tuple[Network, Report]:
@@ -213,14 +242,20 @@ def convert(net: nn.Module, method: str, *, time_steps: int, calibration: Iterab
             the trained threshold that the method needs.
     """
     check_choice("method", method, METHODS)
-    _refuse(net)
     started, rule = time.monotonic(), METHODS[method]
     batches = list(calibration)
     check("calibration", batches, len(batches) > 0, "at least one batch")
     if not isinstance(net, Network):
         net = Network(nn.Identity(), net, nn.Identity())
-    net = fold_batchnorm(net, batches[0][0][:1])
-    check("net", type(net).__name__, len(activations(net)) > 0, "a network with ReLU, ClippedReLU or QuantClip modules")
+    example = batches[0][0][:1]
+    _refuse(net, example)
+    net = fold_batchnorm(net, example)
+    check(
+        "net",
+        type(net).__name__,
+        len(activations(net)) > 0,
+        "a network with ReLU, ClippedReLU or QuantClip modules",
+    )
     top = top_activations(net, batches, rule.share) if rule.share is not None else {}
     found = {name: rule.rule(a, top.get(name)) for name, a in activations(net).items()}
     snn = replace(net, {name: IF(theta, v_init=v0, emit=theta) for name, (theta, v0) in found.items()})
@@ -232,7 +267,7 @@ def convert(net: nn.Module, method: str, *, time_steps: int, calibration: Iterab
         prerun_steps=0,
         total_steps=time_steps,
         spikes="binary, height θ",
-        calibration_images=sum(len(x) for x, _ in batches) if rule.share is not None else 0,
+        calibration_images=sum(len(y) for _, y in batches) if rule.share is not None else 0,
         seconds=round(time.monotonic() - started, 3),
     )
     return snn.eval(), report
@@ -251,7 +286,7 @@ def infinite_time(snn: Network) -> Network:
 
 
 def mean_outputs(net: nn.Module, batches: Iterable) -> dict[str, float]:
-    """Mean output of each activation or spiking layer over (x, y) batches, neurons and steps: a of an ANN, φ of an SNN."""
+    """Mean over (x, y) batches, neurons and steps of each activation or spiking layer: a of an ANN, φ of an SNN."""
     sums: dict[str, float] = {}
     sizes: dict[str, int] = {}
 
@@ -275,7 +310,8 @@ def mean_outputs(net: nn.Module, batches: Iterable) -> dict[str, float]:
 
 
 def _with_percentiles(net: nn.Module, batches: Iterable, make: Callable[[float], nn.Module]) -> nn.Module:
-    top = top_activations(net.eval(), batches, 0.001)
+    net = copy.deepcopy(net).eval()
+    top = top_activations(net, batches, 0.001)
     return replace(net, {name: make(_robust(values)) for name, values in top.items()})
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check, check_choice
@@ -70,7 +69,14 @@ def fan_out(module: nn.Module, x: torch.Size, y: torch.Size) -> Tensor:
     if isinstance(module, nn.Linear):
         return torch.tensor(module.out_features, dtype=torch.float64)
     axes = [
-        _reach(x[2 + i], y[2 + i], module.kernel_size[i], module.stride[i], _padding(module, i), module.dilation[i])
+        _reach(
+            x[2 + i],
+            y[2 + i],
+            module.kernel_size[i],
+            module.stride[i],
+            _padding(module, i),
+            module.dilation[i],
+        )
         for i in range(2)
     ]
     return torch.outer(*axes) * (module.out_channels // module.groups)
@@ -224,6 +230,13 @@ def summary(snn: pd.DataFrame, ann: pd.DataFrame, model: str = "45nm_fp32") -> p
         by_kind = kept.groupby("kind")["operations"].sum()
         snn_joules = joules(kept, model)
         rows.append(
-            (accounting, by_kind.get("mac", 0.0), by_kind.get("ac", 0.0), snn_joules, ann_joules, snn_joules / ann_joules)
+            (
+                accounting,
+                by_kind.get("mac", 0.0),
+                by_kind.get("ac", 0.0),
+                snn_joules,
+                ann_joules,
+                snn_joules / ann_joules,
+            )
         )
     return pd.DataFrame(rows, columns=["accounting", "mac", "ac", "snn_joules", "ann_joules", "ratio"])

@@ -61,7 +61,12 @@ def accuracy_over_time(
         ValueError: for a network without time steps or a T below 1.
     """
     check("time_steps", list(time_steps), len(time_steps) > 0 and min(time_steps) >= 1, "numbers of at least 1")
-    check("net.time_steps", getattr(net, "time_steps", None), getattr(net, "time_steps", None) is not None, "a spiking network")
+    check(
+        "net.time_steps",
+        getattr(net, "time_steps", None),
+        getattr(net, "time_steps", None) is not None,
+        "a spiking network",
+    )
     before, net.time_steps = net.time_steps, max(time_steps)
     at = torch.tensor(sorted(time_steps))
     right, total = torch.zeros(len(at), dtype=torch.float64), 0

@@ -43,10 +43,6 @@ def charge(x: Tensor, v: Tensor, d: Dynamics) -> Tensor:
     return v - (v - rest) / d.tau + x
 
 
-def _reset(h: Tensor, s: Tensor, d: Dynamics) -> Tensor:
-    return h - d.v_threshold * s if d.v_reset is None else (1 - s) * h + s * d.v_reset
-
-
 def _charge_(v: Tensor, x: Tensor, d: Dynamics) -> None:
     """``v`` becomes h in place, with the same rounding as :func:`charge`."""
     if d.tau is None:
@@ -165,9 +161,7 @@ class _Spiking:
 
     def dynamics(self) -> Dynamics:
         """Threshold, reset and leak as plain numbers."""
-        return Dynamics(
-            self.v_threshold, self.v_reset, getattr(self, "tau", None), getattr(self, "decay_input", True)
-        )
+        return Dynamics(self.v_threshold, self.v_reset, getattr(self, "tau", None), getattr(self, "decay_input", True))
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         """Drive [T, N, ...] to output emit·s [T, N, ...]; ``self.v`` is v(T) afterwards.
@@ -188,7 +182,7 @@ class _Spiking:
             self.carry = carry
 
     def forward(self, x: Tensor) -> Tensor:
-        """Folded [T·N, ...] when ``time_steps`` is set (inside a network), else as SpikingJelly's ``step_mode`` says."""
+        """Folded [T·N, ...] if ``time_steps`` is set (inside a network), else as SpikingJelly's ``step_mode`` says."""
         if self.time_steps is None:
             return super().forward(x)
         return self.multi_step_forward(x.unflatten(0, (self.time_steps, -1))).flatten(0, 1)

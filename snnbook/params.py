@@ -27,7 +27,12 @@ def field(default: Any, help: str, *, low=None, high=None, choices=None) -> Any:
 def _cast(name: str, value: Any, kind: Any) -> Any:
     """Return ``value`` as ``kind`` (int, float, str, bool, list[...]); a float takes an int, nothing else is bent."""
     if typing.get_origin(kind) is list:
-        check(name, value, isinstance(value, list | tuple) and len(value) > 0, "a list with at least one element")
+        check(
+            name,
+            value,
+            isinstance(value, list | tuple) and len(value) > 0,
+            "a list with at least one element",
+        )
         return [_cast(f"{name}[{i}]", v, typing.get_args(kind)[0]) for i, v in enumerate(value)]
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         if value is None:
@@ -81,6 +86,12 @@ class Params:
         """Name to help text of every parameter."""
         return {f.name: f.metadata["help"] for f in dataclasses.fields(cls)}
 
+    def as_printed(self) -> bool:
+        """Whether every value is the default, folders, device and seed aside: what the prose speaks of holds then."""
+        free = ("out_dir", "data_dir", "device", "seed")
+        default = type(self)()
+        return all(getattr(self, n) == getattr(default, n) for n in self.help() if n not in free)
+
     def asdict(self) -> dict[str, Any]:
         """Plain dictionary of names to values, as written to ``run.json``."""
         return dataclasses.asdict(self)
@@ -108,7 +119,7 @@ def data_dir_field() -> Any:
 
 def by_notebook() -> dict[str, type[Params]]:
     """Every notebook's parameter class by the notebook's name."""
-    return {cls.notebook: cls for cls in Params.__subclasses__()}
+    return {cls.notebook: cls for cls in Params.__subclasses__() if cls.notebook}
 
 
 @dataclass(frozen=True)
@@ -183,7 +194,9 @@ class TwoStageConversion(Params):
     dataset: str = field("digits", "data set: digits or cifar10 or cifar100", choices=("digits", "cifar10", "cifar100"))
     data_dir: str = data_dir_field()
     model: str = field(
-        "vgg9", "network by its name in snnbook.models", choices=("vgg5", "vgg9", "vgg16", "resnet20", "resnet20_wide")
+        "vgg9",
+        "network by its name in snnbook.models",
+        choices=("vgg5", "vgg9", "vgg16", "resnet20", "resnet20_wide"),
     )
     width: float = field(0.25, "multiplier on the width of every hidden layer", low=0.05, high=4)
     methods: list[str] = field(

@@ -21,7 +21,15 @@ from .neurons import spiking_layers
 #: Callback of a layer: name, module, input, output (both folded, [T·N, ...], inside a network).
 Callback = Callable[[str, nn.Module, Tensor, Tensor], None]
 
-_CARRIERS = (nn.Flatten, nn.Dropout, nn.Identity, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.Unflatten)
+_CARRIERS = (
+    nn.Flatten,
+    nn.Dropout,
+    nn.Identity,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.MaxPool2d,
+    nn.Unflatten,
+)
 
 _JUNCTIONS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, Residual)
 
@@ -99,9 +107,7 @@ class FiringRates:
     def table(self) -> pd.DataFrame:
         """Columns ``layer``, ``spikes`` (total), ``rate`` (spikes per neuron, step and sample)."""
         rates = [self._spikes[n] / self._slots[n] for n in self._spikes]
-        return pd.DataFrame(
-            {"layer": list(self._spikes), "spikes": list(self._spikes.values()), "rate": rates}
-        )
+        return pd.DataFrame({"layer": list(self._spikes), "spikes": list(self._spikes.values()), "rate": rates})
 
 
 def firing_rates(net: nn.Module, batches) -> pd.DataFrame:

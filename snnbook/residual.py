@@ -43,6 +43,12 @@ def outcome(x: Tensor, v0: Tensor | float = 0.0, threshold: float = 1.0) -> Outc
     return Outcome(spikes.sum(0), v)
 
 
+def trace(drive: Tensor, v0: float = 0.0, threshold: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Spikes [T] and potential v(0) … v(T) [T + 1] of one neuron with the drive [T], for pictures."""
+    spikes, _ = if_run(drive, v0, threshold)
+    return spikes, v0 + torch.nn.functional.pad((drive - threshold * spikes).cumsum(0), (1, 0))
+
+
 def accumulated(x: Tensor, n: Tensor, v0: Tensor | float = 0.0, threshold: float = 1.0) -> Tensor:
     """v(T) = v(0) + Σx − θ·n, equation (6) without its slips, for drives [T, ...] and actual counts [...]."""
     return v0 + x.sum(0) - threshold * n

@@ -11,7 +11,6 @@ import os
 import platform
 import shlex
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -79,11 +78,14 @@ def hardware() -> dict[str, object]:
     }
 
 
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def git_revision() -> str | None:
     """Revision of the checkout, with ``+changes`` when tracked files differ from it; ``None`` outside one."""
     try:
-        run = lambda *a: subprocess.run(["git", "-C", ROOT, *a], capture_output=True, text=True, check=True).stdout  # noqa: E731
-        return run("rev-parse", "HEAD").strip() + ("+changes" if run("status", "--porcelain", "-uno").strip() else "")
+        return _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -103,10 +105,12 @@ class Run:
     Attributes:
         params: what was asked for.
         out_dir: where tables and the manifest go.
+        command: how to repeat it; empty for a notebook, whose papermill command is made from ``params``.
     """
 
     params: Params
     out_dir: Path
+    command: str = ""
     _started: float = field(default_factory=time.monotonic)
     _files: dict[str, str] = field(default_factory=dict)
 
@@ -119,7 +123,12 @@ class Run:
         """
         asked = getattr(params, "out_dir", "")
         out = Path(asked) if asked else build_dir("runs") / params.notebook
-        check("out_dir", str(out), not out.exists() or out.is_dir(), "a folder or a path that does not exist yet")
+        check(
+            "out_dir",
+            str(out),
+            not out.exists() or out.is_dir(),
+            "a folder or a path that does not exist yet",
+        )
         return cls(params, out)
 
     def save(self, name: str, table: pd.DataFrame) -> Path:
@@ -151,7 +160,7 @@ class Run:
             "hardware": hardware(),
             "wall_seconds": round(time.monotonic() - self._started, 1),
             "git_revision": git_revision(),
-            "command": command(self.params, getattr(self.params, "out_dir", "")),
+            "command": self.command or command(self.params, getattr(self.params, "out_dir", "")),
             "files": dict(self._files),
         }
 
@@ -172,10 +181,8 @@ def recorded(folder: Path | str) -> tuple[dict, dict[str, pd.DataFrame]]:
     folder = Path(folder) if Path(folder).is_absolute() else ROOT / folder
     manifest, tables = json.loads((folder / "run.json").read_text(encoding="utf-8")), {}
     for name, digest in manifest["files"].items():
-        content = (folder / name).read_bytes()
-        check(str(folder / name), hashlib.sha256(content).hexdigest()[:12], hashlib.sha256(content).hexdigest() == digest,
-              f"a table with sha256 {digest[:12]}… as in its run.json")  # fmt: skip
-        tables[name.removesuffix(".csv")] = pd.read_csv(folder / name)
+        path = folder / name
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        check(str(path), found[:12], found == digest, f"a table with sha256 {digest[:12]}… as in its run.json")
+        tables[name.removesuffix(".csv")] = pd.read_csv(path)
     return manifest, tables
-
-

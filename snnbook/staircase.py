@@ -11,6 +11,7 @@ Expectations are over z ~ N(0, σ²), roughly what batch normalisation leaves, o
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -168,6 +169,17 @@ def compare_thresholds(time_steps, samples: int, share: float = 0.999, shift: fl
     return pd.DataFrame(
         rows, columns=["time_steps", "method", "threshold", "clipping", "quantisation", "total"]
     )
+
+
+def steps_to_reach(threshold: float, error: float, shift: float = 0.0) -> int:
+    """The smallest T at which threshold θ makes no more than the squared ``error``, for z ~ N(0, 1).
+
+    Raises:
+        ValueError: if ``error`` is not above the clipping error of θ, which no T can mend.
+    """
+    least = normal_errors(threshold, 1, shift).clipping
+    check("error", error, error > least, f"above the clipping error {least:.4g}")
+    return next(t for t in count(1) if normal_errors(threshold, t, shift).total <= error)
 
 
 def bias(time_steps: int, levels: int, shift: float = 0.0, ann_shift: float = 0.0) -> float:

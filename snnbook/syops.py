@@ -118,8 +118,8 @@ def equation_18(
         model: energy model.
 
     Returns:
-        Columns ``reading``, ``mac``, ``ac``, ``ratio`` (E_SNN/E_ANN): the first layer ``once``, at ``every
-        step``, and ``left out`` (subtracted from b in every step, its own energy not added).
+        Columns ``reading``, ``mac``, ``ac``, ``ratio`` (E_SNN/E_ANN): the first layer ``once``, at
+        ``every step``, and ``left out`` (subtracted from b in every step, its own energy not added).
 
     Raises:
         ValueError: if ``rate`` is negative, ``time_steps`` below 1, or as

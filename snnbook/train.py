@@ -125,7 +125,10 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """SGD or Adam; weight decay on matrices and kernels, not on biases, norms and thresholds."""
     decayed = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
     plain = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     if recipe.optimizer == "adam":
         return torch.optim.Adam(groups, lr=recipe.lr)
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
@@ -260,5 +263,5 @@ def fit(
             if fabric.global_rank == 0:
                 state.save(force=True)
         net.load_state_dict(fabric.broadcast(state.best))
-    net.to("cpu").eval()
+    net.to("cpu", memory_format=torch.contiguous_format).eval()
     return pd.DataFrame(state.history, columns=["epoch", "loss", "validation_accuracy"])

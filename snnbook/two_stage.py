@@ -62,7 +62,13 @@ class TwoStage:
 
     def _train(self, source: str) -> nn.Module:
         if source == "relu":
-            net = build(self.model, n_classes=self.data.n_classes, shape=self.data.shape, width=self.width, seed=self.seed)
+            net = build(
+                self.model,
+                n_classes=self.data.n_classes,
+                shape=self.data.shape,
+                width=self.width,
+                seed=self.seed,
+            )
             recipe = self.pretraining
         else:
             relu, images = self.network("relu"), self.calibration()
@@ -120,7 +126,7 @@ def summary(table: pd.DataFrame, time_steps: Sequence[int]) -> pd.DataFrame:
 
 
 def thresholds(report: Report) -> pd.DataFrame:
-    """θ of each layer of a conversion, in order: columns ``method``, ``layer`` (number from 1), ``name``, ``threshold``."""
+    """θ of each layer of a conversion: columns ``method``, ``layer`` (number from 1), ``name``, ``threshold``."""
     names = list(report.thresholds)
     values = {"layer": range(1, len(names) + 1), "name": names, "threshold": list(report.thresholds.values())}
     return pd.DataFrame({"method": report.method, **values})

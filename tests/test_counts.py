@@ -9,7 +9,7 @@ M = 1e6
 
 
 def loop_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """Multiply–accumulates of one sample by walking over every output (or input) position and every weight."""
+    """Multiply–accumulates of one sample: a walk over every output (or input) position and every weight."""
     if isinstance(module, nn.Linear):
         return sum(1 for _ in range(module.out_features) for _ in range(module.in_features))
     if isinstance(module, nn.ConvTranspose2d):  # every input position meets every weight of its channel
@@ -51,7 +51,7 @@ def test_macs_of_a_linear_layer_count_the_positions_between():
     ],
 )
 def test_closed_form_totals_of_the_conversion_networks(name, options, params, total):
-    """conversion.md §3."""
+    """Parameters and MACs of the networks that conversion papers use."""
     net = build(name, **options)
     assert parameters(net) == pytest.approx(params[0], abs=params[1])
     assert count(net, (3, 32, 32))["macs"].sum() == pytest.approx(total[0], abs=total[1])
@@ -64,7 +64,7 @@ def test_parameters_of_vgg16_by_hand():
 
 
 def test_resnet50_of_the_bottleneck_paper():
-    """bottleneck.md §2: parameters, total, stem, shortcuts and the cumulative MACs of all 16 blocks."""
+    """SpikeBottleNet: parameters, total, stem, shortcuts, cumulative MACs and energies of all 16 blocks."""
     net = build("resnet50", n_classes=100)
     table = count(net, (3, 32, 32))
     assert parameters(net) == 23_705_252
@@ -76,18 +76,18 @@ def test_resnet50_of_the_bottleneck_paper():
     blocks = [by_layer[by_layer.index.str.startswith(f"body.{i}.branch")].sum() / M
               for i, m in enumerate(net.body) if isinstance(m, Residual)]  # fmt: skip
     assert blocks == pytest.approx([58.72] + [88.08 if i in (4, 8, 14) else 71.30 for i in range(2, 17)], abs=0.005)
-    cumulative = [58.720, 130.023, 201.327, 289.407, 360.710, 432.013, 503.316, 591.397, 662.700, 734.003, 805.306,
-                  876.610, 947.913, 1035.993, 1107.296, 1178.599]  # fmt: skip
+    cumulative = [58.720, 130.023, 201.327, 289.407, 360.710, 432.013, 503.316, 591.397, 662.700, 734.003,
+                  805.306, 876.610, 947.913, 1035.993, 1107.296, 1178.599]  # fmt: skip
     found = torch.tensor(blocks).cumsum(0).tolist()
     assert found == pytest.approx(cumulative, abs=0.001)
-    millijoules = [0.2701, 0.5981, 0.9261, 1.3313, 1.6593, 1.9873, 2.3153, 2.7204, 3.0484, 3.3764, 3.7044, 4.0324,
-                   4.3604, 4.7656, 5.0936, 5.4216]  # fmt: skip
+    millijoules = [0.2701, 0.5981, 0.9261, 1.3313, 1.6593, 1.9873, 2.3153, 2.7204, 3.0484, 3.3764, 3.7044,
+                   4.0324, 4.3604, 4.7656, 5.0936, 5.4216]  # fmt: skip
     assert [4.6e-3 * f for f in found] == pytest.approx(millijoules, abs=6e-5)
     assert sum(by_layer[n] for n in by_layer.index if n.startswith("head")) == 2048 * 100
 
 
 def test_shapes_of_the_resnet50_blocks():
-    """bottleneck.md §3, column ``shape``."""
+    """SpikeBottleNet: what each of the 16 blocks hands on."""
     net = build("resnet50", n_classes=100, order="ms")
     table = count(net, (3, 32, 32)).set_index("layer")["output"]
     found = [table[f"body.{i}.branch.7"] for i, m in enumerate(net.body) if isinstance(m, Residual)]
@@ -96,7 +96,7 @@ def test_shapes_of_the_resnet50_blocks():
 
 
 def sum_by_hand(name, shape):
-    """Σ 9·C_in·C_out·H·W over the blocks of splitting.md §1, sides halved and rounded down at each P."""
+    """Σ 9·C_in·C_out·H·W over the blocks, sides halved and rounded down at each P."""
     blocks = {
         "vgg5": "64 P 128 128 P",
         "vgg9": "64 64 P 128 128 P 256 256 256 P",
@@ -122,7 +122,7 @@ def sum_by_hand(name, shape):
     ],
 )
 def test_convolution_macs_of_the_splitting_paper(shape, millions):
-    """splitting.md §4: convolution MACs per step of VGG-5, VGG-9 and VGG-16; exactly those of the sum by hand."""
+    """Convolution MACs per step of VGG-5, VGG-9 and VGG-16 in EC-SNN; exactly those of the sum by hand."""
     for name, expected in zip(("vgg5", "vgg9", "vgg16"), millions, strict=True):
         table = count(build(name, "lif", time_steps=5, shape=shape), shape)
         found = table[table["output"].map(len) == 3]["macs"].sum()
@@ -136,7 +136,9 @@ def test_convolution_macs_on_two_polarities_differ_by_the_first_layer():
     assert one - other == 224 * 224 * 64 * 9
 
 
-@pytest.mark.parametrize("activation, options", [("relu", {}), ("if", {"time_steps": 4}), ("lif", {"time_steps": 2}), ("qc", {})])
+@pytest.mark.parametrize(
+    "activation, options", [("relu", {}), ("if", {"time_steps": 4}), ("lif", {"time_steps": 2}), ("qc", {})]
+)
 def test_counts_are_per_step_and_do_not_depend_on_the_activation(activation, options):
     small = {"width": 1 / 8, "shape": (1, 16, 16)}
     expected = count(build("resnet20", **small), (1, 16, 16))

@@ -112,7 +112,9 @@ def test_the_recordings_are_those_behind_the_frames():
     recordings, y = digit_recordings(8)
     data = load("digits_events", size=8, time_steps=3, limit=30)
     frames = {recordings.frames(np.array([i]), 3).tobytes(): label for i, label in enumerate(y)}
-    assert all(frames[x.numpy().tobytes()] == label for x, label in zip(data.test.x, data.test.y, strict=True))
+    assert all(
+        frames[x.numpy().tobytes()] == label for x, label in zip(data.test.x, data.test.y, strict=True)
+    )
 
 
 # -------------------------------------------------------------------- sounds
@@ -145,7 +147,9 @@ def test_band_noise_lies_in_its_band():
     assert np.sqrt(np.mean(x**2)) == pytest.approx(1)
     filters = [signal.butter(2, 500, "highpass", analog=True), signal.butter(2, 1500, analog=True)]
     expected = np.prod([np.abs(signal.freqs(*ba, worN=f)[1]) ** 2 for ba in filters], axis=0)
-    assert power[inside].sum() / power.sum() == pytest.approx(expected[inside].sum() / expected.sum(), rel=0.05)
+    assert power[inside].sum() / power.sum() == pytest.approx(
+        expected[inside].sum() / expected.sum(), rel=0.05
+    )
     assert power[f > 3000].mean() / power[inside].mean() == pytest.approx(
         expected[f > 3000].mean() / expected[inside].mean(), rel=0.1
     )

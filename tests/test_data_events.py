@@ -207,10 +207,12 @@ def test_ncaltech101_is_read_and_resized(tmp_path, monkeypatch):
     publish(monkeypatch, NCaltech101, folder)
     data = load("ncaltech101", tmp_path, time_steps=2, size=32, calibration=5, validation=5)
     assert data.shape == (2, 2, 32, 32) and data.classes == tuple(names) and len(data.test) == 10
-    assert data.mean.tolist() == [0, 0] and data.std.tolist() == [64, 64]
+    assert data.mean.tolist() == [0, 0] and data.std.tolist() == [256, 256]
     x, _ = next(data.batches("train", 8))
     scale = 180 * 240 / 32**2
-    assert x.sum((0, 2, 3, 4)).numpy() * scale == pytest.approx([500] * 8, rel=0.1), "events, averaged over pixels"
+    assert x.sum((0, 2, 3, 4)).numpy() * scale == pytest.approx([500] * 8, rel=0.1), (
+        "events, averaged over pixels"
+    )
     assert_disjoint(data)
     assert "ant" in load("ncaltech101", tmp_path, size=16, classes="all").classes
     with pytest.raises(ValueError, match="classes = 'ecsnn'"):
@@ -219,4 +221,4 @@ def test_ncaltech101_is_read_and_resized(tmp_path, monkeypatch):
 
 def test_resizing_keeps_constant_frames():
     frames = np.full((2, 2, 18, 24), 3)
-    assert (resize_frames(frames, 32) == 3 * 64).all() and resize_frames(frames, 8).shape == (2, 2, 8, 8)
+    assert (resize_frames(frames, 32) == 3 * 256).all() and resize_frames(frames, 8).shape == (2, 2, 8, 8)

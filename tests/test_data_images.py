@@ -19,7 +19,12 @@ def test_cifar_is_read_from_torchvisions_layout(tmp_path, monkeypatch, name, kin
     write_cifar(tmp_path, kind, monkeypatch)
     data = load(name, tmp_path, calibration=2, validation=5)
     assert data.kind == "image" and data.shape == (3, 32, 32) and data.train.x.dtype == torch.uint8
-    assert [len(s) for s in (data.train, data.calibration, data.validation, data.test)] == [train - 7, 2, 5, 20]
+    assert [len(s) for s in (data.train, data.calibration, data.validation, data.test)] == [
+        train - 7,
+        2,
+        5,
+        20,
+    ]
     assert data.classes[3] == "class 3" and data.n_classes == (10 if name == "cifar10" else 100)
     theirs = kind(tmp_path, train=False)
     assert data.test.x.permute(0, 2, 3, 1).numpy().tolist() == theirs.data.tolist()
@@ -138,8 +143,11 @@ def test_caltech_has_the_ten_largest_object_classes(caltech):
     assert not {"Faces_easy", "BACKGROUND_Google"} & set(data.classes)
     assert_disjoint(data)
     assert_equal(data, load("caltech101", caltech, size=16, calibration=5, validation=5))
-    grey = sum(int((x[0] == x[1]).all() and (x[0] == x[2]).all()) for s in ("train", "calibration", "validation",
-               "test") for x in getattr(data, s).x)
+    grey = sum(
+        int((x[0] == x[1]).all() and (x[0] == x[2]).all())
+        for s in ("train", "calibration", "validation", "test")
+        for x in getattr(data, s).x
+    )
     assert grey == 10
 
 
@@ -157,7 +165,9 @@ def test_faces_and_their_cuttings_stay_together(caltech):
     assert data.n_classes == 10 and {"Faces", "Faces_easy"} < set(data.classes)
     assert_disjoint(data)
     faces = data.train.groups[data.train.y == data.classes.index("Faces")]
-    assert set(faces.tolist()) == set(data.train.groups[data.train.y == data.classes.index("Faces_easy")].tolist())
+    assert set(faces.tolist()) == set(
+        data.train.groups[data.train.y == data.classes.index("Faces_easy")].tolist()
+    )
     everything = load("caltech101", caltech, size=8, classes="all")
     assert set(everything.classes) == {*CALTECH_TOP10, "ant"}
     with pytest.raises(ValueError, match="classes = 'some'"):

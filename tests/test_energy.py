@@ -10,7 +10,13 @@ from torch import nn
 
 from snnbook.counts import connections, count
 from snnbook.energy import (
-    ENERGY_MODELS, ann_operations, count_operations, energy_ratio, fan_out, joules, summary,
+    ENERGY_MODELS,
+    ann_operations,
+    count_operations,
+    energy_ratio,
+    fan_out,
+    joules,
+    summary,
 )  # fmt: skip
 from snnbook.models import Network, Residual, build
 from snnbook.neurons import IF, LIF
@@ -27,7 +33,7 @@ def image(*shape, seed=0):
 
 
 def brute_force_fan(conv: nn.Conv2d, height: int, width: int) -> torch.Tensor:
-    """Walk over every output position, output channel and kernel tap and note which input it reads [C, H, W]."""
+    """Walk over every output position, channel and kernel tap and note which input it reads [C, H, W]."""
     kernel, stride, dilation = pair(conv.kernel_size), pair(conv.stride), pair(conv.dilation)
     if conv.padding == "same":
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
@@ -77,10 +83,10 @@ def test_fan_out_of_a_linear_layer_and_of_what_is_no_connection():
 
 
 def tiny_network(emit=1.0, T=3):
-    """Stride, padding, groups, dilation, a non-square kernel, pooling of an odd side and two linear layers."""
+    """Stride, padding, groups, dilation, a kernel that is not square, an odd side pooled, linear layers."""
     body = nn.Sequential(
-        IF(0.4, emit=emit, v_init=0.1), nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), groups=2), LIF(v_threshold=0.2),
-        nn.AvgPool2d(2), nn.Conv2d(6, 4, 2, dilation=2, padding=1), IF(0.3),
+        IF(0.4, emit=emit, v_init=0.1), nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), groups=2),
+        LIF(v_threshold=0.2), nn.AvgPool2d(2), nn.Conv2d(6, 4, 2, dilation=2, padding=1), IF(0.3),
     )  # fmt: skip
     head = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), IF(0.2, v_reset=0.0), nn.Dropout(), nn.Linear(5, 3))
     net = Network(nn.Conv2d(2, 4, 3, padding=1), body, head)
@@ -145,7 +151,10 @@ def test_neurons_pools_and_residual_additions_by_hand():
     net.time_steps = 2
     x = torch.tensor([[1.0, 0.5, 0.5, 0.0]]).reshape(1, 1, 2, 2)  # spikes: 1 at step 1, 3 at step 2
     table = count_operations(net, [(x, torch.zeros(1))])
-    assert lookup(table, "body.0", "neuron", "ac") == [2 * 4 + 1, 2 * 4 + 3]  # drive and bias each, one reset a spike
+    assert lookup(table, "body.0", "neuron", "ac") == [
+        2 * 4 + 1,
+        2 * 4 + 3,
+    ]  # drive and bias each, one reset a spike
     assert lookup(table, "body.0", "neuron", "mac") == []
     assert lookup(table, "body.1", "pool", "ac") == [1, 3]
     assert lookup(table, "body.2", "neuron", "ac") == [2, 2]  # 0.25 and 0.75 at τ = 2 stay below θ
@@ -200,7 +209,10 @@ def check_against_spikingjelly(net, shape, analogue):
 
 def test_accumulates_equal_spikingjelly_where_there_is_no_pool():
     net = tiny_network()
-    net.body, net.head[1] = nn.Sequential(*(m for m in net.body if not isinstance(m, nn.AvgPool2d))), nn.Linear(80, 5)
+    net.body, net.head[1] = (
+        nn.Sequential(*(m for m in net.body if not isinstance(m, nn.AvgPool2d))),
+        nn.Linear(80, 5),
+    )
     net.eval().time_steps = 3
     linear, expected = check_against_spikingjelly(net, (2, 7, 6), ["stem"])
     assert linear == expected > 0
@@ -210,7 +222,7 @@ def test_accumulates_equal_spikingjelly_where_there_is_no_pool():
     "order, analogue", [("post", ["stem.0"]), ("ms", ["stem.0", "body.3.shortcut.0", "body.6.shortcut.0"])]
 )
 def test_convolutions_of_a_residual_network_equal_spikingjelly(order, analogue):
-    """Its last layer follows a pool, which SpikingJelly takes for analogue; MS shortcuts are analogue to both."""
+    """Its last layer follows a pool, analogue to SpikingJelly; shortcuts of MS order are analogue to both."""
     net = build("resnet20", "if", time_steps=3, v_threshold=0.5, width=1 / 8, shape=(2, 8, 8), order=order).eval()
     check_against_spikingjelly(net, (2, 8, 8), analogue)
 
@@ -269,7 +281,8 @@ def test_dense_operations_of_the_ann_are_the_closed_form():
 
 
 OPS = pd.DataFrame(
-    [("a", "connection", "mac", 1, 1000.0), ("b", "connection", "ac", 1, 5000.0), ("b", "connection", "ac", 2, 3000.0),
+    [("a", "connection", "mac", 1, 1000.0), ("b", "connection", "ac", 1, 5000.0),
+     ("b", "connection", "ac", 2, 3000.0),
      ("n", "neuron", "ac", 1, 100.0), ("n", "neuron", "mac", 1, 10.0), ("p", "pool", "ac", 1, 7.0)],
     columns=["layer", "part", "kind", "step", "operations"],
 )  # fmt: skip
@@ -291,7 +304,7 @@ def test_equation_18_by_hand():
 
 
 def test_equation_18_gives_the_printed_saving_only_with_the_stem_counted_once():
-    """conversion.md §2 (18): VGG-16, T = 64, rate 0.0616: about 70 % with c once, 113 % with c per step."""
+    """VGG-16, T = 64, rate 0.0616: 113 % of the ANN with c counted per step, far less with c once."""
     macs = count(build("vgg16"), (3, 32, 32))["macs"]
     stem, rest = macs.iloc[0], macs.iloc[1:].sum()
     once = energy_ratio(stem, 0.0616 * 64 * rest, macs.sum())

@@ -10,9 +10,15 @@ from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import nn
 
 from snnbook import neurons
-from snnbook.neurons import IF, LIF, Dynamics, if_run, multi_step, spiking_layers
+from snnbook.neurons import IF, LIF, Dynamics, charge, if_run, multi_step, spiking_layers
 
-SURROGATES = [surrogate.ATan(), surrogate.ATan(alpha=3.0), surrogate.Rect(), surrogate.Sigmoid(), surrogate.PiecewiseQuadratic()]
+SURROGATES = [
+    surrogate.ATan(),
+    surrogate.ATan(alpha=3.0),
+    surrogate.Rect(),
+    surrogate.Sigmoid(),
+    surrogate.PiecewiseQuadratic(),
+]
 
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3)
 thresholds = st.sampled_from([0.5, 1.0]) | st.floats(0.05, 4.0)
@@ -24,7 +30,7 @@ def normal(*shape, seed=0, dtype=torch.float32):
 
 @st.composite
 def layers(draw):
-    """(our layer, SpikingJelly's node, drive [T, ...], v(0) [...]); quarters make the potential meet θ exactly."""
+    """(our layer, SpikingJelly's node, drive [T, ...], v(0) [...]); quarters make h meet θ exactly."""
     threshold = float(draw(thresholds))
     resets = st.sampled_from([None, 0.0]) | st.floats(-1.0, 0.9).map(lambda r: r * threshold)
     options = {"v_threshold": threshold, "v_reset": draw(resets), "detach_reset": draw(st.booleans())}
@@ -35,7 +41,10 @@ def layers(draw):
     ours, theirs = IF, neuron.IFNode
     if draw(st.booleans()):
         ours, theirs = LIF, neuron.LIFNode
-        options |= {"tau": draw(st.sampled_from([4 / 3, 2.0]) | st.floats(1.05, 8.0)), "decay_input": draw(st.booleans())}
+        options |= {
+            "tau": draw(st.sampled_from([4 / 3, 2.0]) | st.floats(1.05, 8.0)),
+            "decay_input": draw(st.booleans()),
+        }
     node = theirs(**options, surrogate_function=surrogate.ATan(), step_mode="m")
     return ours(**options, surrogate_function=surrogate.ATan(), v_init=v0), node, x, v0
 
@@ -86,7 +95,7 @@ def plain_loop(x, v, d, surrogate_function, detach_reset):
 
 DYNAMICS = [
     Dynamics(0.8), Dynamics(0.8, v_reset=0.0), Dynamics(0.8, v_reset=-0.3), Dynamics(0.8, tau=4 / 3),
-    Dynamics(0.8, tau=2.5, decay_input=False), Dynamics(0.8, v_reset=0.2, tau=2.0), Dynamics(0.8, 0.2, 2.0, False),
+    Dynamics(0.8, tau=2.5, decay_input=False), Dynamics(0.8, 0.2, 2.0), Dynamics(0.8, 0.2, 2.0, False),
 ]  # fmt: skip
 
 
@@ -107,7 +116,7 @@ def test_gradients_equal_autograd_of_a_plain_loop(d, sg, detach_reset):
 
 
 def test_gradient_at_two_steps_by_hand():
-    """θ = 1, Rect (slope 1 within ½ of θ), x = (0.7, 0.6): h = 0.7, 1.3; both within ½ of θ; a spike at step 2."""
+    """θ = 1, Rect (slope 1 within ½ of θ), x = (0.7, 0.6): h = 0.7, 1.3, both near θ; a spike at step 2."""
     x = torch.tensor([[0.7], [0.6]], requires_grad=True)
     spikes, v = multi_step(x, torch.zeros(1), Dynamics(1.0), surrogate.Rect(), detach_reset=True)
     assert spikes.flatten().tolist() == [0, 1] and v.item() == pytest.approx(0.3)
@@ -121,7 +130,10 @@ def test_gradient_at_two_steps_by_hand():
 @given(shape=shapes, T=st.integers(1, 12), threshold=thresholds, seed=st.integers(0, 9999))
 def test_charge_is_kept(shape, T, threshold, seed):
     """θ Σ s = Σ x + v(0) − v(T) for every neuron with soft reset."""
-    x, v0 = normal(T, *shape, seed=seed, dtype=torch.float64), normal(*shape, seed=seed + 1, dtype=torch.float64)
+    x, v0 = (
+        normal(T, *shape, seed=seed, dtype=torch.float64),
+        normal(*shape, seed=seed + 1, dtype=torch.float64),
+    )
     spikes, v = if_run(x, v0, threshold)
     torch.testing.assert_close(threshold * spikes.sum(0), x.sum(0) + v0 - v, rtol=0, atol=1e-12)
     assert set(spikes.unique().tolist()) <= {0.0, 1.0}
@@ -148,6 +160,25 @@ def test_lif_potential_follows_its_closed_form_below_threshold():
             assert layer(torch.full((1, 1), 0.3)).item() == 0
             found.append(layer.v.item())
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "d, h",
+    [
+        (Dynamics(), 0.5 + 0.8),
+        (Dynamics(v_reset=0.2), 0.5 + 0.8),
+        (Dynamics(tau=4.0), 0.5 + (0.8 - 0.5) / 4),
+        (Dynamics(tau=4.0, decay_input=False), 0.5 - 0.5 / 4 + 0.8),
+        (Dynamics(v_reset=0.2, tau=4.0), 0.5 + (0.8 - 0.3) / 4),
+        (Dynamics(v_reset=0.2, tau=4.0, decay_input=False), 0.5 - 0.3 / 4 + 0.8),
+    ],
+)
+def test_charge_by_hand_and_as_in_the_layer(d, h):
+    """v = 0.5, x = 0.8; the layer's threshold is out of reach, so that its v is h."""
+    x, v = torch.tensor([0.8], dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64)
+    assert charge(x, v, d).item() == pytest.approx(h, rel=1e-12)
+    assert torch.equal(multi_step(x[None], v, d._replace(v_threshold=9.0))[1], charge(x, v, d))
+    assert (x.item(), v.item()) == (0.8, 0.5)
 
 
 def test_if_run_does_not_change_its_arguments():

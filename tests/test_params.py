@@ -91,6 +91,13 @@ def test_help_and_asdict_have_every_field(Example):
     assert all(Example.help().values())
 
 
+def test_the_prose_speaks_of_the_defaults_only(Example):
+    assert Example().as_printed()
+    assert Example(out_dir="x", data_dir="y", device="cpu", seed=3).as_printed()
+    for other in ({"threshold": 2.0}, {"time_steps": [1]}, {"share": 0.5}, {"shift": True}):
+        assert not Example(**other).as_printed()
+
+
 def test_an_unknown_name_is_a_type_error(Example):
     with pytest.raises(TypeError, match="thresold"):
         Example(thresold=1.0)

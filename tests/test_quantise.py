@@ -54,7 +54,7 @@ def gradients(layer, z):
     ],
 )
 def test_straight_through_gradients_by_hand(z, dz, dlam):
-    """λ = 2, L = 4. Equation (10), ⌊·⌋ has slope 1: inside the clip da/dz = 1 and da/dλ = q − z/λ, q = ⌊zL/λ⌋/L."""
+    """λ = 2, L = 4. Equation (10): inside the clip da/dz = 1 and da/dλ = q − z/λ, with q = ⌊zL/λ⌋/L."""
     found = gradients(QuantClip(levels=4, lam=2.0), [z])
     assert found[0] == pytest.approx([dz])
     assert found[1] == pytest.approx(2.0 * dlam, abs=1e-6)  # dλ/d log λ = λ
@@ -85,7 +85,7 @@ def test_constant_drive_gives_the_count_of_the_staircase(z, levels, half):
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 9999), levels=st.sampled_from([1, 2, 4, 8]), theta=st.sampled_from([0.5, 1.0, 4.0]))
 def test_random_constant_drives_give_the_same_rates(seed, levels, theta):
-    """As above with any drive; powers of two keep the float arithmetic of both sides exact enough to agree."""
+    """As above with any drive; powers of two keep the arithmetic of both sides exact enough to agree."""
     z = torch.rand(64, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3 * theta - theta
     spikes, _ = if_run(z.expand(levels, 64), theta / 2, theta)
     assert torch.equal(theta * spikes.mean(0), quantise_clip(z, theta, levels, 0.5))
@@ -93,7 +93,7 @@ def test_random_constant_drives_give_the_same_rates(seed, levels, theta):
 
 @pytest.mark.parametrize("T, bias", [(8, 0.0), (4, -0.0625), (2, -0.1875), (1, -0.4375)])
 def test_bias_of_the_floor_at_other_numbers_of_steps(T, bias):
-    """E[φ_T − a_L] for uniform z in [0, 1), L = 8: the closed form Σ over a fine grid (conversion.md §2 (8))."""
+    """E[φ_T − a_L] for uniform z in [0, 1), L = 8: exact on a grid that the steps divide."""
     z = (torch.arange(8 * 64, dtype=torch.float64) + 0.5) / (8 * 64)
     spikes, _ = if_run(z.expand(T, -1))
     assert (spikes.mean(0) - quantise_clip(z, 1.0, 8)).mean().item() == pytest.approx(bias, abs=1e-12)

@@ -20,7 +20,10 @@ def hooks(net):
 def units(net, x):
     """Layer name to the spike height that its input carries, ``None`` for analogue values."""
     seen = {}
-    with torch.no_grad(), observe(net, connection=lambda n, m, a, b: seen.setdefault(n, getattr(a, "spike_unit", None))):
+    with (
+        torch.no_grad(),
+        observe(net, connection=lambda n, m, a, b: seen.setdefault(n, getattr(a, "spike_unit", None))),
+    ):
         net(x)
     return seen
 
@@ -32,10 +35,13 @@ def test_callbacks_come_in_forward_order_with_drive_and_output():
     def note(kind):
         return lambda name, module, x, y: calls.append((kind, name, module, x.clone(), y.clone()))
 
-    with torch.no_grad(), observe(net, neuron=note("neuron"), connection=note("connection"), junction=note("pool")):
+    with (
+        torch.no_grad(),
+        observe(net, neuron=note("neuron"), connection=note("connection"), junction=note("pool")),
+    ):
         net(image(2, 1, 8, 8))
-    assert [c[0] for c in calls] == ["connection", "neuron", "pool", "connection", "neuron", "connection", "neuron", "pool",
-                                     "connection", "neuron", "connection", "neuron", "connection"]  # fmt: skip
+    c, n, p = "connection", "neuron", "pool"
+    assert [call[0] for call in calls] == [c, n, p, c, n, c, n, p, c, n, c, n, c]
     for kind, name, module, x, y in calls:
         assert module is net.get_submodule(name)
         assert len(x) == len(y) == (2 if name == "stem.0" else 6)
@@ -60,8 +66,9 @@ def test_the_network_is_left_as_it_was_even_after_an_error():
 
 
 def test_spikes_keep_their_height_through_pooling_flattening_and_dropout():
-    body = nn.Sequential(IF(emit=0.5), nn.Conv2d(2, 3, 3, padding=1), IF(emit=3.0), nn.AvgPool2d(2), nn.Identity(),
-                         nn.Conv2d(3, 2, 1), LIF(), nn.AvgPool2d((1, 2)), nn.Conv2d(2, 2, 1))  # fmt: skip
+    body = nn.Sequential(IF(emit=0.5), nn.Conv2d(2, 3, 3, padding=1), IF(emit=3.0), nn.AvgPool2d(2),
+                         nn.Identity(), nn.Conv2d(3, 2, 1), LIF(), nn.AvgPool2d((1, 2)),
+                         nn.Conv2d(2, 2, 1))  # fmt: skip
     head = nn.Sequential(IF(emit=2.0), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(2, 2))
     net = Network(nn.Conv2d(1, 2, 3, padding=1), body, head).eval()
     net.time_steps = 2
@@ -69,8 +76,16 @@ def test_spikes_keep_their_height_through_pooling_flattening_and_dropout():
     assert found == {"stem": None, "body.1": 0.5, "body.5": 0.75, "body.8": 0.5, "head.4": 2.0 / 8}
 
 
-@pytest.mark.parametrize("pool, side, unit", [(nn.AvgPool2d(2), 3, 1 / 4), (nn.AvgPool2d(2), 5, 1 / 4), (nn.AvgPool2d(3, 1, 1), 4, 1 / 9),
-                                              (nn.MaxPool2d(2), 4, 1.0), (nn.AdaptiveAvgPool2d(2), 4, 1 / 4)])  # fmt: skip
+@pytest.mark.parametrize(
+    "pool, side, unit",
+    [
+        (nn.AvgPool2d(2), 3, 1 / 4),
+        (nn.AvgPool2d(2), 5, 1 / 4),
+        (nn.AvgPool2d(3, 1, 1), 4, 1 / 9),
+        (nn.MaxPool2d(2), 4, 1.0),
+        (nn.AdaptiveAvgPool2d(2), 4, 1 / 4),
+    ],
+)
 def test_unit_after_a_pool_is_what_one_spike_leaves(pool, side, unit):
     """One spike in the middle of an empty map: the height that arrives is the unit."""
     net = nn.Sequential(IF(step_mode="s"), pool, nn.Conv2d(1, 1, 1))
@@ -88,7 +103,9 @@ def test_windows_of_different_sizes_are_analogue_values():
 
 
 def test_which_connections_of_a_residual_network_see_spikes():
-    post, ms = (units(build("resnet20", "if", time_steps=2, order=o, **SMALL).eval(), image(1, 1, 8, 8)) for o in ("post", "ms"))
+    post, ms = (
+        units(build("resnet20", "if", time_steps=2, order=o, **SMALL).eval(), image(1, 1, 8, 8)) for o in ("post", "ms")
+    )
     assert {n for n, u in post.items() if u is None} == {"stem.0"}
     # Shortcuts of the MS order join on membranes: they carry analogue values.
     assert {n for n, u in ms.items() if u is None} == {"stem.0", "body.3.shortcut.0", "body.6.shortcut.0"}

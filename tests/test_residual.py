@@ -44,6 +44,12 @@ def test_identity_and_outcome(run):
     assert torch.equal(v, residual.accumulated(x, n, v0, threshold))
 
 
+def test_trace_by_hand():
+    spikes, v = residual.trace(torch.tensor([0.5, 0.75, -1.0, 2.5]), v0=0.25)
+    assert spikes.tolist() == [0, 1, 0, 1]
+    assert v.tolist() == [0.25, 0.75, 0.5, -0.5, 1.0]
+
+
 @settings(max_examples=300, deadline=None)
 @given(runs())
 def test_theorem(run):

@@ -150,7 +150,7 @@ def test_recorded_reads_relative_to_the_checkout(tmp_path, monkeypatch, Example,
         {"threshold": 1e-2, "share": 1e-05},
         {"threshold": 100.0, "share": -1e22},
         {"time_steps": [4, 8], "shift": True, "share": None},
-        {"data_dir": "it's a \"dir\" with $HOME; and: colons #1"},
+        {"data_dir": 'it\'s a "dir" with $HOME; and: colons #1'},
         {"data_dir": "1e-5"},
         {"data_dir": "no"},
     ],
@@ -170,7 +170,9 @@ def test_git_revision_of_a_clean_and_a_changed_checkout_and_outside_one(tmp_path
 
     def git(*words):
         identity = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
-        return subprocess.run(["git", "-C", tmp_path, *identity, *words], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            ["git", "-C", tmp_path, *identity, *words], capture_output=True, text=True, check=True
+        ).stdout
 
     git("init")
     file = tmp_path / "a"

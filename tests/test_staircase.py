@@ -100,6 +100,17 @@ def test_compare_thresholds_prefers_the_optimum_everywhere():
     assert np.allclose(table["clipping"] + table["quantisation"], table["total"])
 
 
+def test_steps_to_reach_is_the_first_that_does():
+    goal = staircase.normal_errors(2.0, 8).total
+    assert staircase.steps_to_reach(2.0, goal) == 8
+    steps = staircase.steps_to_reach(4.0, goal, shift=0.5)
+    assert (
+        staircase.normal_errors(4.0, steps, 0.5).total
+        <= goal
+        < staircase.normal_errors(4.0, steps - 1, 0.5).total
+    )
+
+
 def test_sweep_trades_one_error_for_the_other():
     table = staircase.threshold_sweep(np.linspace(0.2, 5, 100), time_steps=4)
     assert (table["clipping"].diff().dropna() < 0).all()
@@ -151,6 +162,7 @@ def test_curves_has_a_row_for_each_drive():
         (lambda: staircase.max_threshold(1), "samples"),
         (lambda: staircase.robust_threshold(0.5), "share"),
         (lambda: staircase.bias(4, 0), "levels"),
+        (lambda: staircase.steps_to_reach(1.0, 0.05), "error"),
         (lambda: staircase.mismatch(4, 8, ann_shift=-0.1), "ann_shift"),
     ],
 )

@@ -18,7 +18,12 @@ SIZES = {"train": 40, "calibration": 16, "validation": 24, "test": 24}
 
 
 def blobs(
-    seed: int = 0, shape: tuple[int, ...] = (1, 6, 6), classes: int = 3, noise: float = 40.0, kind: str = "image", **sizes: int
+    seed: int = 0,
+    shape: tuple[int, ...] = (1, 6, 6),
+    classes: int = 3,
+    noise: float = 40.0,
+    kind: str = "image",
+    **sizes: int,
 ) -> Data:
     """A bright patch per class under noise, uint8; ``shape`` is (C, H, W), or (T, C, H, W) for events."""
     generator = torch.Generator().manual_seed(seed)
@@ -34,15 +39,16 @@ def blobs(
     channels = shape[-3]
     return Data(
         name="blobs", kind=kind, **parts, classes=tuple("abcdefgh"[:classes]), shape=shape,
-        mean=torch.full((channels,), 100.0), std=torch.full((channels,), 70.0), source="made by the tests", synthetic=True,
+        mean=torch.full((channels,), 100.0), std=torch.full((channels,), 70.0), source="made by the tests",
+        synthetic=True,
     )  # fmt: skip
 
 
 def small_net(seed: int = 0, norm: bool = True, dropout: float = 0.3, classes: int = 3) -> nn.Sequential:
     """A convolution, batch norm, ReLU, average pool, dropout and a linear layer for 1×6×6 images."""
     net = nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4) if norm else nn.Identity(), nn.ReLU(), nn.AvgPool2d(2),
-        nn.Flatten(), nn.Dropout(dropout), nn.Linear(36, classes),
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4) if norm else nn.Identity(), nn.ReLU(),
+        nn.AvgPool2d(2), nn.Flatten(), nn.Dropout(dropout), nn.Linear(36, classes),
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -59,7 +65,7 @@ def same_state(a: nn.Module | dict, b: nn.Module | dict) -> bool:
 
 @contextmanager
 def example_parameters(name: str = "99_example"):
-    """A parameter class that is gone afterwards, so that ``by_notebook`` has only the book's in other tests."""
+    """A parameter class that is gone afterwards: in other tests ``by_notebook`` has only the book's."""
 
     @dataclass(frozen=True)
     class Example(Params):

@@ -68,6 +68,8 @@ def jupyter_book(root: Path) -> int:
         "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}",
         "JUPYTER_PREFER_ENV_PATH": "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        # Threads that wait for each other sleep: spinning ones take the cores from other programs on a busy machine.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
     command = [str(scripts / "jupyter-book"), "build", ".", "-W", "-n", "--keep-going", "--all"]
     return subprocess.call(command, cwd=root, env=environment)
@@ -76,18 +78,19 @@ def jupyter_book(root: Path) -> int:
 def build(root: Path, run=jupyter_book) -> int:
     """Build unless up to date; 0 only for a complete book without a warning.
 
-    Nothing is left that looks like a finished book before ``run`` has succeeded: index.html goes first.
+    The old pages go first, so that nothing looks like a finished book before ``run`` has succeeded and no page of
+    a removed chapter stays.
     """
     if up_to_date(root):
         print("The book is up to date: _build/html/index.html")
         return 0
-    stamp, index = root / "_build" / "book.stamp", root / "_build" / "html" / "index.html"
+    stamp, html = root / "_build" / "book.stamp", root / "_build" / "html"
     stamp.unlink(missing_ok=True)
-    index.unlink(missing_ok=True)
+    shutil.rmtree(html, ignore_errors=True)
     forget_old_executions(root)
     inputs = digest(root, INPUTS)
     if run(root) != 0:
-        index.unlink(missing_ok=True)
+        (html / "index.html").unlink(missing_ok=True)
         print("The book was not built: the first message above that names a file says why.", file=sys.stderr)
         return 1
     stamp.write_text(inputs)

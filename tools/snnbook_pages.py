@@ -86,6 +86,12 @@ def repository_buttons(app, config) -> None:
         }
 
 
+def without_thebe(app, pagename, templatename, context, doctree) -> None:
+    """Leave out Jupyter Book's scripts for live code, whose loader lives on a CDN (``html-page-context``)."""
+    scripts = context["script_files"]
+    context["script_files"] = [s for s in scripts if "thebe" not in f"{s.filename}{s.attributes}".lower()]
+
+
 def _leave_section(analyser, node) -> None:
     """End of a section for sphinx-codeautolink, which expects a title in each; an exercise has none."""
     del analyser.title_stack[-1:]
@@ -96,6 +102,7 @@ def setup(app) -> dict:
     CodeBlockAnalyser.depart_section = _leave_section
     app.connect("config-inited", repository_buttons, priority=100)
     app.connect("source-read", add_api)
+    app.connect("html-page-context", without_thebe, priority=900)
     app.connect("autodoc-process-docstring", docstring, priority=100)
     app.connect("autodoc-skip-member", skip)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

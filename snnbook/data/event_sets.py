@@ -24,7 +24,7 @@ from .registry import Source, register
 NMNIST_SOURCE = "N-MNIST (Orchard et al. 2015), recordings of MNIST digits by an event camera, CC BY-SA 4.0"
 
 
-UNIT = 64  # resized frames hold fractions of an event: this much is one
+UNIT = 256  # resized frames hold fractions of an event: this much is one, and 127 events are the most
 
 
 def prepare(name: str, kind: type, root: Path, download: bool) -> Path:
@@ -84,7 +84,7 @@ def _reader(
     sensor: tuple[int, int],
     size: int | None = None,
 ):
-    """How to read some of ``files`` as frames [n, T, 2, H, W]; with ``size``, resized, int16, in 64ths."""
+    """How to read some of ``files`` as frames [n, T, 2, H, W]; with ``size``, resized, int16, in 256ths."""
 
     def make(chosen: list[Path]) -> np.ndarray:
         frames = (frames_by_count(_events(file), time_steps, *sensor) for file in chosen)
@@ -101,7 +101,7 @@ def _reader(
 
 
 def resize_frames(frames: np.ndarray, size: int) -> np.ndarray:
-    """Frames [T, 2, H, W] resized bilinearly to size x size, as int16 in 64ths of an event."""
+    """Frames [T, 2, H, W] resized bilinearly to size x size, as int16 in 256ths of an event (at most 127)."""
     x = interpolate(torch.from_numpy(frames).float(), size=(size, size), mode="bilinear", antialias=True)
     return (x * UNIT).round().clamp(0, 32767).to(torch.int16).numpy()
 

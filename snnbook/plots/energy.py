@@ -88,6 +88,7 @@ def operation_counts(table: pd.DataFrame) -> Figure:
             left.barh(layers, heights, left=base, color=colour, label=label)
             base += heights
     left.invert_yaxis()
+    left.set_axisbelow(True)
     left.set(xlabel="operations per sample", title="per layer")
     left.ticklabel_format(axis="x", style="sci", scilimits=(3, 3), useMathText=True)
     left.legend(frameon=False, fontsize=8.5)
@@ -121,6 +122,7 @@ def energy_bars(bars: Mapping[str, pd.DataFrame], mac: float, ac: float) -> Figu
             ax.barh(list(bars), widths, left=base, color=colour, label=label)
         base += widths
     ax.invert_yaxis()
+    ax.set_axisbelow(True)
     ax.set(xlabel="energy per sample (µJ)")
     ax.grid(axis="y", visible=False)
     ax.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1, 1))

@@ -51,7 +51,14 @@ def thresholds(table: pd.DataFrame) -> Figure:
     """
     fig, ax = figure(7.0, 2.8)
     for (method, rows), colour, marker in zip(table.groupby("method", sort=False), COLOURS, MARKERS, strict=False):
-        ax.plot(rows["layer"], rows["threshold"], color=colour, marker=marker, ms=5, label=METHOD_LABELS.get(method, method))
+        ax.plot(
+            rows["layer"],
+            rows["threshold"],
+            color=colour,
+            marker=marker,
+            ms=5,
+            label=METHOD_LABELS.get(method, method),
+        )
     ax.set_xticks(sorted(table["layer"].unique()))
     ax.set(xlabel="spiking layer", ylabel="threshold θ", yscale="log")
     ax.legend()

@@ -1,0 +1,237 @@
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import blobs, same_state, small_net
+from torch import nn
+
+from snnbook import cache, train
+from snnbook.cache import code_hash, key, state_hash, trained
+from snnbook.conversion import quantised
+from snnbook.models import build
+from snnbook.train import Recipe
+
+RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return blobs()
+
+
+class Killed(Exception):
+    pass
+
+
+def no_training(*_, **__):
+    raise AssertionError("trained again")
+
+
+def test_the_second_call_does_not_train_and_gives_every_bit_of_the_first(data, monkeypatch, tmp_path):
+    first, second = small_net(), small_net()
+    history = trained(first, data, RECIPE, folder=tmp_path)
+    monkeypatch.setattr(cache, "fit", no_training)
+    again = trained(second, data, RECIPE, folder=tmp_path)
+    assert same_state(first, second) and not same_state(first, small_net())
+    assert again.equals(history) and list(again.dtypes) == list(history.dtypes)
+    assert not first.training and not second.training
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_network_from_the_cache_leads_to_the_same_keys_later_on(data, tmp_path):
+    """Activations to the last bit: λ is taken from them, and the fine-tuned network's key from λ."""
+    found = []
+    for _ in range(2):
+        net = build("vgg9", width=1 / 8, shape=(1, 6, 6), n_classes=3)
+        trained(net, data, RECIPE, folder=tmp_path)
+        batches = list(data.batches("calibration", 256))
+        found.append((net(batches[0][0]), key(quantised(net, batches, 4, 0.5), data, RECIPE)))
+    assert torch.equal(found[0][0], found[1][0]) and found[0][1] == found[1][1]
+
+
+def test_the_cache_trains_as_fit_does(data, tmp_path):
+    one, two = small_net(), small_net()
+    history = trained(one, data, RECIPE, folder=tmp_path)
+    assert history.equals(train.fit(two, data, RECIPE)) and same_state(one, two)
+
+
+def test_spiking_networks_with_their_potentials_are_cached(data, monkeypatch, tmp_path):
+    def make():
+        return build("vgg5", "if", time_steps=2, width=1 / 16, shape=(1, 6, 6), n_classes=3, v_init=0.5)
+
+    first, second = make(), make()
+    trained(first, data, RECIPE, folder=tmp_path)
+    monkeypatch.setattr(cache, "fit", no_training)
+    trained(second, data, RECIPE, folder=tmp_path)
+    assert same_state(first, second)
+
+
+def variants(data):
+    """What must not share a trained network with ``small_net()``, ``data`` and ``RECIPE``."""
+    frozen = small_net()
+    frozen[0].weight.requires_grad_(False)
+    deeper = small_net()
+    deeper.append(nn.Identity())
+    labels = dataclasses.replace(data.train, y=data.train.y.roll(1))
+    return {
+        "weights": (small_net(seed=1), data, RECIPE),
+        "frozen": (frozen, data, RECIPE),
+        "structure": (deeper, data, RECIPE),
+        "dropout": (small_net(dropout=0.1), data, RECIPE),
+        "pixels": (small_net(), blobs(seed=1), RECIPE),
+        "labels": (small_net(), dataclasses.replace(data, train=labels), RECIPE),
+        "normalisation": (small_net(), dataclasses.replace(data, std=data.std * 2), RECIPE),
+        **{f.name: (small_net(), data, dataclasses.replace(RECIPE, **{f.name: value})) for f, value in zip(
+            dataclasses.fields(Recipe),
+            [3, 8, "adam", 0.1, 0.8, 0.0, 0.1, 0.2, "flip", "mean_loss", "auto", 1], strict=True)},
+    }  # fmt: skip
+
+
+def test_the_key_changes_with_everything_that_goes_in(data):
+    keys = {name: key(*values) for name, values in variants(data).items()}
+    same = key(small_net(), blobs(), dataclasses.replace(RECIPE))
+    assert same == key(small_net(), data, RECIPE)
+    assert len({*keys.values(), same}) == len(keys) + 1
+
+
+NEURONS = [
+    {},
+    {"tau": 2.0},
+    {"decay_input": False},
+    {"v_threshold": 0.5},
+    {"v_reset": 0.0},
+    {"v_init": 0.5},
+    {"emit": 2.0},
+    {"detach_reset": False},
+]
+
+
+def test_the_key_changes_with_every_constant_of_a_neuron(data):
+    options = {"width": 1 / 16, "shape": (1, 6, 6)}
+    keys = [key(build("vgg5", "lif", time_steps=2, **options, **n), data, RECIPE) for n in NEURONS]
+    keys += [
+        key(build("vgg5", "lif", time_steps=3, **options), data, RECIPE),
+        key(build("vgg5", "if", time_steps=2, **options), data, RECIPE),
+    ]
+    keys += [
+        key(build("vgg5", "qc", **options, **q), data, RECIPE)
+        for q in ({}, {"levels": 4}, {"shift": 0.5}, {"lam": 4.001})
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the package's source that a test may edit."""
+    copy = tmp_path / "package"
+    shutil.copytree(Path(cache.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cache, "_PACKAGE", copy)
+    code_hash.cache_clear()
+    yield copy
+    code_hash.cache_clear()
+
+
+def rehash(file, old, new):
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+    code_hash.cache_clear()
+    return code_hash()
+
+
+@pytest.mark.parametrize(
+    "file, old, new",
+    [
+        ("train.py", "math.cos(", "math.sin("),
+        ("models.py", "nn.Dropout(0.5)", "nn.Dropout(0.4)"),
+        ("neurons.py", "torch.ge(", "torch.gt("),
+        ("quantise.py", "steps.floor()", "steps.round()"),
+        ("augment.py", "rand(", "randn("),
+        ("evaluate.py", "argmax", "argmin"),
+        ("data/core.py", "torch.randperm(n, ", "torch.randint(n, (n,), "),
+    ],
+)
+def test_the_key_changes_with_the_code_that_trains(package, data, file, old, new):
+    before = key(small_net(), data, RECIPE)
+    rehash(package / file, old, new)
+    assert key(small_net(), data, RECIPE) != before
+
+
+def test_comments_docstrings_and_layout_do_not_count(package):
+    before = code_hash()
+    assert rehash(package / "train.py", "def fit(", "# a comment\n\n\ndef fit(") == before
+    assert rehash(package / "train.py", "    epochs: int = 10", "    epochs: int = (\n        10\n    )") == before
+    assert rehash(package / "models.py", '"""VGG, CifarNet', '"""Other words. VGG, CifarNet') == before
+    assert rehash(package / "energy.py", "4.6", "4.7") == before
+
+
+def test_state_hash_sees_every_bit_name_shape_and_type():
+    net = nn.Linear(2, 2)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    before = state_hash(net)
+    assert state_hash(net.to(memory_format=torch.channels_last)) == before
+    with torch.no_grad():
+        net.weight[0, 0] = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
+    assert state_hash(net) != before
+    other = nn.Module()
+    other.register_buffer("a", torch.zeros(2, 3))
+    renamed, reshaped, retyped = nn.Module(), nn.Module(), nn.Module()
+    renamed.register_buffer("b", torch.zeros(2, 3))
+    reshaped.register_buffer("a", torch.zeros(3, 2))
+    retyped.register_buffer("a", torch.zeros(2, 3, dtype=torch.int32))
+    assert len({state_hash(m) for m in (other, renamed, reshaped, retyped)}) == 4
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "header", "other network"])
+def test_a_damaged_file_is_named_and_left_alone(data, tmp_path, damage):
+    trained(small_net(), data, RECIPE, folder=tmp_path)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    if damage == "other network":
+        from safetensors.torch import save_file
+
+        save_file({"weight": torch.zeros(2)}, path)
+    else:
+        path.write_bytes(
+            {"cut": content[:-40], "empty": b"", "text": b"not a network" * 9, "header": content[:4]}[damage]
+        )
+    damaged = path.read_bytes()
+    with pytest.raises(ValueError, match=f"^{path} is damaged"):
+        trained(small_net(), data, RECIPE, folder=tmp_path)
+    assert path.read_bytes() == damaged
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(data, monkeypatch, tmp_path):
+    whole, net = small_net(), small_net()
+    history = trained(whole, data, RECIPE, folder=tmp_path / "whole")
+    loss, calls = train.classification_loss, []
+
+    def kill_at_fifth(*args):
+        calls.append(1)
+        if len(calls) == 5:
+            raise Killed
+        return loss(*args)
+
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(train, "classification_loss", kill_at_fifth)
+    with pytest.raises(Killed):
+        trained(net, data, RECIPE, folder=tmp_path / "killed")
+    assert [p.suffix for p in (tmp_path / "killed").iterdir()] == [".checkpoint"]
+    net = small_net()
+    again = trained(net, data, RECIPE, folder=tmp_path / "killed")
+    assert len(calls) == 5 + 2  # two epochs of three batches, of which four were done
+    assert same_state(net, whole) and again.equals(history)
+    assert [p.suffix for p in (tmp_path / "killed").iterdir()] == [".safetensors"]
+
+
+def test_folder_of_the_cache(data, monkeypatch, tmp_path):
+    monkeypatch.setenv("SNNBOOK_CACHE", str(tmp_path / "here"))
+    assert cache.cache_folder() == tmp_path / "here"
+    trained(small_net(), data, RECIPE)
+    assert len(list((tmp_path / "here").glob("*.safetensors"))) == 1
+    monkeypatch.delenv("SNNBOOK_CACHE")
+    monkeypatch.setattr(cache, "build_dir", lambda name: tmp_path / "build" / name)
+    assert cache.cache_folder() == tmp_path / "build" / "networks"

@@ -1,0 +1,452 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import same_state
+from torch import nn
+
+from snnbook import conversion
+from snnbook.conversion import (
+    METHODS,
+    clipped,
+    convert,
+    fold_batchnorm,
+    infinite_time,
+    mean_outputs,
+    quantised,
+    top_activations,
+)  # fmt: skip
+from snnbook.models import Network, build
+from snnbook.neurons import IF, spiking_layers
+from snnbook.quantise import ClippedReLU, QuantClip, Threshold
+from snnbook.record import observe
+
+SMALL = {"width": 1 / 16, "shape": (2, 8, 8), "n_classes": 5}
+NETS = [
+    ("vgg5", {}),
+    ("vgg9", {"head": "fc"}),
+    ("resnet20", {}),
+    ("resnet20", {"order": "ms"}),
+    ("resnet50", {}),
+]
+
+
+def images(n, *shape, seed=0):
+    return torch.randn(n, *(shape or (2, 8, 8)), generator=torch.Generator().manual_seed(seed))
+
+
+def batches(*sizes, shape=(2, 8, 8)):
+    return [(images(n, *shape, seed=i), torch.zeros(n)) for i, n in enumerate(sizes)]
+
+
+def with_statistics(net, seed=0):
+    """Batch norms as after training: any mean, variance, scale and shift."""
+    generator = torch.Generator().manual_seed(seed)
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            with torch.no_grad():
+                m.running_mean.normal_(0, 0.3, generator=generator)
+                m.running_var.uniform_(0.5, 2, generator=generator)
+                m.weight.uniform_(0.5, 1.5, generator=generator)
+                m.bias.normal_(0.1, 0.2, generator=generator)
+    return net.eval()
+
+
+def with_thresholds(net, *values):
+    for i, m in enumerate(m for m in net.modules() if isinstance(m, Threshold)):
+        m.set_lam(values[i % len(values)])
+    return net
+
+
+class Own(nn.Module):
+    """A network of somebody else: a residual connection written in forward, no Sequential."""
+
+    def __init__(self, pool=None, act=None):
+        super().__init__()
+        self.first, self.norm, self.act1 = nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), act or nn.ReLU()
+        self.second, self.act2 = nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.ReLU(inplace=True)
+        self.norm2, self.pool, self.last = nn.BatchNorm2d(6), pool or nn.AvgPool2d(2), nn.Linear(6 * 16, 5)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for p in self.parameters():
+                p.normal_(0, 0.2, generator=generator)
+
+    def forward(self, x):
+        x = self.act1(self.norm(self.first(x)))
+        x = self.act2(self.norm2(self.second(x)) + x)
+        return self.last(self.pool(x).flatten(1))
+
+
+# --- batch norm
+
+
+@pytest.mark.parametrize("name, options", NETS)
+@pytest.mark.parametrize("activation", ["relu", "clip"])
+def test_folded_batch_norms_change_outputs_by_rounding_only(name, options, activation):
+    net = with_statistics(build(name, activation, **SMALL, **options))
+    folded, x = fold_batchnorm(net, images(1)), images(6, seed=3)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    with torch.no_grad():
+        expected = net(x)
+        assert (folded(x) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+
+
+def test_equation_7_by_hand():
+    """W·γ/√(σ² + ε) and β + (b − μ)·γ/√(σ² + ε)."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2, eps=0.5)).eval()
+    conv, bn = net
+    with torch.no_grad():
+        (
+            conv.weight.copy_(torch.tensor([2.0, -1.0]).reshape(2, 1, 1, 1)),
+            conv.bias.copy_(torch.tensor([0.5, 1.0])),
+        )
+        bn.running_mean.copy_(torch.tensor([1.5, -1.0])), bn.running_var.copy_(torch.tensor([3.5, 0.5]))
+        bn.weight.copy_(torch.tensor([4.0, 3.0])), bn.bias.copy_(torch.tensor([0.25, -1.0]))
+    folded = fold_batchnorm(net, torch.zeros(1, 1, 1, 1))[0]
+    assert folded.weight.flatten().tolist() == pytest.approx([2 * 4 / 2, -1 * 3 / 1])
+    assert folded.bias.tolist() == pytest.approx([0.25 + (0.5 - 1.5) * 2, -1.0 + (1.0 + 1.0) * 3])
+
+
+def test_a_batch_norm_after_anything_else_stays():
+    net = nn.Sequential(nn.Conv2d(2, 3, 1), nn.AvgPool2d(2), nn.BatchNorm2d(3), nn.ReLU()).eval()
+    folded = fold_batchnorm(with_statistics(net), images(1))
+    assert isinstance(folded[2], nn.BatchNorm2d)
+    assert torch.equal(folded(images(3)), net(images(3)))
+
+
+def test_folding_follows_the_forward_pass_not_the_order_of_registration():
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn_b, self.a, self.b, self.bn_a = (
+                nn.BatchNorm2d(2),
+                nn.Conv2d(2, 2, 1),
+                nn.Conv2d(2, 2, 1),
+                nn.BatchNorm2d(2),
+            )
+
+        def forward(self, x):
+            return self.bn_b(self.b(self.bn_a(self.a(x)).relu()))
+
+    net = with_statistics(Crossed())
+    folded = fold_batchnorm(net, images(1))
+    torch.testing.assert_close(folded(images(4)), net(images(4)), rtol=1e-4, atol=1e-5)
+    assert isinstance(folded.bn_a, nn.Identity) and isinstance(folded.bn_b, nn.Identity)
+
+
+# --- thresholds
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.5])
+def test_largest_activations_equal_a_sort_of_them_all(share):
+    net, data = with_statistics(build("vgg5", **SMALL)), batches(5, 5, 3)
+    seen = {name: [] for name in conversion.activations(net)}
+    for name, m in conversion.activations(net).items():
+        m.register_forward_hook(lambda m, x, y, name=name: seen[name].append(y.detach().numpy().ravel()))
+    found = top_activations(net, data, share)
+    for name, values in seen.items():
+        values = np.sort(np.concatenate(values[:3]))[::-1]
+        k = max(1, int(np.ceil(share * len(values) - 1e-9)))
+        np.testing.assert_array_equal(found[name].numpy(), values[:k])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: build("vgg5", **SMALL), lambda: build("resnet20", **SMALL), Own],
+    ids=["vgg", "resnet", "own"],
+)
+def test_thresholds_of_max_and_robust_norm_equal_numpys_percentiles(make):
+    net, data = with_statistics(make()), batches(20, 20, 7)
+    outputs = {}
+    probe = fold_batchnorm(net, data[0][0][:1])
+    for name, m in conversion.activations(probe).items():
+        m.register_forward_hook(lambda m, x, y, name=name: outputs.setdefault(name, []).append(y.detach().clone()))
+    with torch.no_grad():
+        for x, _ in data:
+            probe(x)
+    for method, q in (("max_norm", 100), ("robust_norm", 99.9), ("opi", 99.9)):
+        _, report = convert(net, method, time_steps=2, calibration=data)
+        found = list(report.thresholds.values())
+        expected = [np.percentile(torch.cat(y).numpy(), q, method="higher") for y in outputs.values()]
+        assert found == pytest.approx(expected, rel=1e-5)
+        assert list(report.v_init.values()) == pytest.approx([t / 2 if method == "opi" else 0 for t in found])
+        assert report.calibration_images == 47
+
+
+def test_calibration_on_events_counts_every_frame():
+    net = with_statistics(build("vgg5", **SMALL))
+    frames = images(24)
+    events = [
+        (frames[:12].unflatten(0, (4, 3)), torch.zeros(3)),
+        (frames[12:].unflatten(0, (4, 3)), torch.zeros(3)),
+    ]
+    static = convert(net, "robust_norm", time_steps=2, calibration=[(frames, torch.zeros(24))])[1]
+    report = convert(net, "robust_norm", time_steps=4, calibration=events)[1]
+    assert list(report.thresholds.values()) == pytest.approx(list(static.thresholds.values()), rel=1e-5)
+    assert (report.calibration_images, static.calibration_images) == (6, 24)
+
+
+def test_a_silent_layer_still_has_a_positive_threshold():
+    net = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(192, 2))
+    with torch.no_grad():
+        net[0].weight.zero_(), net[0].bias.fill_(-1.0)
+    for method in ("max_norm", "robust_norm"):
+        snn, report = convert(net, method, time_steps=2, calibration=batches(2))
+        assert min(report.thresholds.values()) > 0
+        assert snn(images(2)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "activation, method, half", [("clip", "tcl", False), ("qc", "qc", False), ("qcfs", "qcfs", True)]
+)
+def test_trained_thresholds_are_taken_over(activation, method, half):
+    net = with_thresholds(build("vgg5", activation, **SMALL), 0.5, 1.5, 3.0)
+    snn, report = convert(net, method, time_steps=3, calibration=batches(2))
+    assert list(report.thresholds.values()) == pytest.approx([0.5, 1.5, 3.0])
+    assert list(report.v_init.values()) == pytest.approx([0.25, 0.75, 1.5] if half else [0, 0, 0])
+    for name, layer in spiking_layers(snn).items():
+        assert layer.v_threshold == layer.emit == report.thresholds[name]
+        assert layer.v_init.item() == pytest.approx(report.v_init[name]) and layer.v_reset is None
+    assert METHODS[method].source == activation
+
+
+# --- exact relations
+
+
+@pytest.mark.parametrize("method", ["max_norm", "opi"])
+def test_scaled_thresholds_and_scaled_weights_give_the_same_spikes(method):
+    """Neurons of θ that emit θ against neurons of 1 whose weights carry θ; powers of two are exact."""
+    net = with_statistics(build("vgg9", head="fc", **SMALL))
+    snn, report = convert(net, method, time_steps=6, calibration=batches(8))
+    layers = list(spiking_layers(snn))
+    theta = {name: 2.0 ** round(np.log2(t)) for name, t in report.thresholds.items()}
+    half = 0.5 if method == "opi" else 0.0
+    one = conversion.replace(snn, {n: IF(t, v_init=half * t, emit=t) for n, t in theta.items()})
+    other = conversion.replace(snn, {n: IF(1.0, v_init=half) for n in layers})
+    one.time_steps = other.time_steps = 6
+    before = 1.0  # height that arrives at the next connection
+    names = [n for n, m in other.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for connection, layer in zip(names, [*layers, None], strict=True):
+        module, after = other.get_submodule(connection), theta.get(layer, 1.0)
+        with torch.no_grad():
+            module.weight.mul_(before / after), module.bias.div_(after)
+        before = after
+    spikes = []
+    x = images(5, seed=9)
+    for snn in (one, other):
+        seen = []
+        with torch.no_grad(), observe(snn, neuron=lambda n, m, d, y, seen=seen: seen.append(y != 0)):
+            logits = snn(x)
+        spikes.append((seen, logits))
+    assert all(torch.equal(a, b) for a, b in zip(spikes[0][0], spikes[1][0], strict=True))
+    assert torch.equal(spikes[0][1], spikes[1][1])
+    assert all(s.any() for s in spikes[0][0])
+
+
+@pytest.mark.parametrize("name, options", NETS)
+def test_one_step_of_one_level_is_equal_at_every_depth(name, options):
+    """T = L = 1 with ½ shift and v(0) = θ/2: both ask whether z ≥ θ/2."""
+    net = with_thresholds(with_statistics(build(name, "qcfs", levels=1, **SMALL, **options)), 0.5, 1.0, 2.0)
+    snn, _ = convert(net, "qcfs", time_steps=1, calibration=batches(1))
+    folded, x = fold_batchnorm(net, images(1)), images(8, seed=4)
+    ann, spiking = {}, {}
+    for layers, seen in ((conversion.activations(folded), ann), (spiking_layers(snn), spiking)):
+        for key, layer in layers.items():
+            layer.register_forward_hook(lambda m, x, y, key=key, seen=seen: seen.setdefault(key, y))
+    with torch.no_grad():
+        torch.testing.assert_close(snn(x)[0], folded(x), rtol=1e-5, atol=1e-5)
+    assert ann.keys() == spiking.keys() and len(ann) == len(list(conversion.activations(net)))
+    for key in ann:
+        torch.testing.assert_close(spiking[key], ann[key], rtol=1e-6, atol=1e-6)
+    assert any(0 < (y != 0).float().mean() < 1 for y in spiking.values())
+
+
+@pytest.mark.parametrize("T", [1, 2, 4, 8])
+def test_the_first_layer_counts_exactly_the_levels_when_t_is_l(T):
+    """Its drive is constant, so T = L steps from v(0) = θ/2 are QCFS and from 0 equation (8)."""
+    for activation in ("qcfs", "qc"):
+        net = with_thresholds(with_statistics(build("vgg5", activation, levels=T, **SMALL)), 1.0)
+        snn, report = convert(net, activation, time_steps=T, calibration=batches(1))
+        x, seen = images(6, seed=2), []
+        first = next(iter(spiking_layers(snn)))
+        with torch.no_grad(), observe(snn, neuron=lambda n, m, d, y, seen=seen: seen.append((n, d, y))):
+            snn(x)
+        name, drive, spikes = seen[0]
+        assert name == first
+        drive, rate = drive.unflatten(0, (T, -1))[0], spikes.unflatten(0, (T, -1)).mean(0)
+        level = drive * T + (0.5 if activation == "qcfs" else 0.0)
+        clear = (level - level.round()).abs() > 1e-4  # away from rounding at the edge of a step
+        expected = torch.clamp(level.floor() / T, 0, 1)
+        torch.testing.assert_close(rate[clear], expected[clear])
+        assert clear.float().mean() > 0.99
+
+
+@pytest.mark.parametrize("name, options", [("vgg5", {}), ("resnet20", {}), ("resnet20", {"order": "ms"})])
+def test_rates_tend_to_the_clipped_network_like_one_over_t(name, options):
+    net = with_statistics(build(name, **SMALL, **options))
+    x = images(6, seed=5)
+    snn, _ = convert(net, "max_norm", time_steps=1, calibration=[(x, torch.zeros(6))])
+    limit, errors = infinite_time(snn), []
+    for T in (64, 512, 4096):
+        snn.time_steps = T
+        with torch.no_grad():
+            errors.append((snn(x).mean(0) - limit(x)).abs().mean().item())
+    assert errors[1] < errors[0] / 4 and errors[2] < errors[1] / 4  # eight times the steps
+    with torch.no_grad():
+        # No calibration activation is above its maximum, so the limit is the ReLU network itself.
+        torch.testing.assert_close(limit(x), net(x), rtol=1e-3, atol=1e-4)
+
+
+def test_the_limit_clips_at_the_thresholds():
+    net = with_thresholds(build("vgg5", "clip", **SMALL), 0.3, 0.6).eval()
+    snn, report = convert(net, "tcl", time_steps=4, calibration=batches(2))
+    limit = infinite_time(snn)
+    assert limit.time_steps is None and not spiking_layers(limit)
+    torch.testing.assert_close(limit(images(4)), net(images(4)), rtol=1e-4, atol=1e-5)
+    assert [m.lam.item() for m in limit.modules() if isinstance(m, ClippedReLU)] == pytest.approx(
+        list(report.thresholds.values())
+    )
+
+
+# --- what comes in and what goes out
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_argument_is_not_changed(method):
+    source = METHODS[method].source
+    net = with_statistics(build("resnet20", source, **SMALL)).train()
+    before, printed = copy.deepcopy(net.state_dict()), repr(net)
+    snn, _ = convert(net, method, time_steps=2, calibration=batches(3))
+    snn(images(2))
+    assert same_state(net.state_dict(), before) and repr(net) == printed and net.training
+    assert not any(m._forward_hooks for m in net.modules())
+    snn_weights = {p.data_ptr() for p in snn.parameters()}
+    assert snn_weights.isdisjoint(p.data_ptr() for p in net.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name, options", NETS)
+def test_every_method_makes_a_spiking_network(method, name, options):
+    net = with_statistics(build(name, METHODS[method].source, **SMALL, **options))
+    snn, report = convert(net, method, time_steps=3, calibration=batches(4))
+    assert isinstance(snn, Network) and snn.time_steps == 3 and not snn.training
+    assert len(spiking_layers(snn)) == len(conversion.activations(net)) == len(report.thresholds)
+    assert not conversion.activations(snn)
+    x = images(2, seed=8)
+    with torch.no_grad():
+        assert snn(x).shape == (3, 2, 5)
+        assert torch.equal(snn(x), snn(x))  # each forward pass starts at v(0)
+    assert METHODS[method].help
+
+
+def test_somebody_elses_module_converts():
+    net = with_statistics(Own())
+    x = images(6, seed=1)
+    snn, report = convert(net, "max_norm", time_steps=2000, calibration=[(x, torch.zeros(6))])
+    assert list(report.thresholds) == ["body.act1", "body.act2"]
+    with torch.no_grad():
+        expected = net(x)
+        assert (snn(x).mean(0) - expected).abs().max() < 0.02 * expected.abs().max()
+    assert not net.training and isinstance(net.norm, nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(4)], ids=repr)
+def test_max_pooling_is_refused_by_name(pool):
+    kind = type(pool).__name__
+    with pytest.raises(ValueError, match=rf"^body\.pool = '{kind}' is not allowed: average pooling"):
+        convert(Own(pool=pool), "max_norm", time_steps=2, calibration=batches(1))
+    with pytest.raises(ValueError, match=r"^body\.1 = 'MaxPool2d' is not allowed: average pooling"):
+        convert(build("vgg5", pool="max", **SMALL), "max_norm", time_steps=2, calibration=batches(1))
+
+
+class Functional(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.conv, self.act = function, nn.Conv2d(2, 2, 1), nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.conv(self.function(self.conv(x))))
+
+
+@pytest.mark.parametrize("function, name", [
+    (F.relu, "relu"), (torch.relu, "relu"), (lambda x: x.relu(), "relu"),
+    (lambda x: F.relu(x, inplace=True), "relu"), (lambda x: x.clamp(min=0), "clamp"),
+    (lambda x: F.max_pool2d(x, 2), "max_pool2d"), (torch.sigmoid, "sigmoid"),
+    (nn.GELU(), "gelu"), (nn.LeakyReLU(), "leaky_relu"), (nn.Tanh(), "tanh"),
+])  # fmt: skip
+def test_a_nonlinear_function_that_no_neuron_would_replace_is_refused(function, name):
+    with pytest.raises(ValueError, match=rf"^net = '{name}' is not allowed: a network whose only nonlinear operations"):
+        convert(Functional(function), "max_norm", time_steps=2, calibration=batches(1))
+
+
+def test_linear_functions_are_welcome():
+    snn, report = convert(Functional(lambda x: F.avg_pool2d(x, 2)), "max_norm", time_steps=2, calibration=batches(2))
+    assert snn(images(1)).shape == (2, 1, 2, 4, 4)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: convert(build("vgg5", **SMALL), "magic", time_steps=2, calibration=batches(1)),
+     "method = 'magic' is not allowed: one of max_norm, robust_norm, opi, tcl, qc, qcfs"),
+    (lambda: convert(build("vgg5", **SMALL), "qc", time_steps=2, calibration=batches(1)),
+     "activation = 'ReLU' is not allowed: ClippedReLU or QuantClip: this method takes θ from a trained λ"),
+    (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=2, calibration=[]),
+     r"calibration = \[\] is not allowed: at least one batch"),
+    (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=0, calibration=batches(1)),
+     "time_steps = 0 is not allowed: None or at least 1"),
+    (lambda: convert(nn.Conv2d(2, 2, 1), "max_norm", time_steps=2, calibration=batches(1)),
+     "net = 'Network' is not allowed: a network with ReLU, ClippedReLU or QuantClip modules"),
+])  # fmt: skip
+def test_bad_arguments_are_refused(call, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        call()
+
+
+def test_the_report_and_its_row():
+    net = with_thresholds(build("vgg5", "qcfs", **SMALL), 0.5, 1.5, 3.0)
+    _, report = convert(net, "qcfs", time_steps=4, calibration=batches(3))
+    assert (report.method, report.prerun_steps, report.total_steps) == ("qcfs", 0, 4)
+    assert report.calibration_images == 0 and report.seconds >= 0 and "θ" in report.spikes
+    row = report.row()
+    assert row["lowest_threshold"] == pytest.approx(0.5) and row["highest_threshold"] == pytest.approx(3.0)
+    assert {"method", "prerun_steps", "total_steps", "spikes", "calibration_images", "seconds"} < set(row)
+    assert not any(isinstance(v, dict) for v in row.values())
+
+
+# --- networks to fine-tune
+
+
+@pytest.mark.parametrize("make, kind", [
+    (lambda net, data: quantised(net, data, 4, 0.5), QuantClip), (clipped, ClippedReLU)
+], ids=["quantised", "clipped"])  # fmt: skip
+def test_activations_start_at_the_percentile_of_their_layer(make, kind):
+    net, data = with_statistics(build("vgg5", **SMALL)).train(), batches(20, 11)
+    before = copy.deepcopy(net.state_dict())
+    new = make(net, data)
+    assert net.training and same_state(net.state_dict(), before)
+    top = top_activations(copy.deepcopy(net).eval(), data, 0.001)
+    found = {n: m for n, m in new.named_modules() if isinstance(m, kind)}
+    assert found.keys() == top.keys()
+    for name, m in found.items():
+        assert m.lam.item() == pytest.approx(top[name][-1].item(), rel=1e-5)
+        if kind is QuantClip:
+            assert (m.levels, m.shift) == (4, 0.5)
+    weights = new.state_dict()
+    assert all(torch.equal(weights[k], v) for k, v in before.items())
+
+
+def test_mean_outputs_by_hand():
+    net = nn.Sequential(nn.ReLU(), nn.Flatten(), QuantClip(levels=2, lam=1.0))
+    data = [
+        (torch.tensor([[1.0, -1.0, 0.6]]), None),
+        (torch.tensor([[0.0, 0.5, -3.0], [4.0, 0.4, 0.4]]), None),
+    ]
+    found = mean_outputs(net, data)
+    assert found == pytest.approx({"0": 6.9 / 9, "2": (1 + 0.5 + 0.5 + 1) / 9})
+    spiking = nn.Sequential(IF(emit=2.0, v_threshold=2.0))
+    assert mean_outputs(spiking, [(torch.full((4, 1), 1.0), None)]) == {
+        "0": 1.0
+    }  # two spikes of height 2 in four steps
+    assert not any(m._forward_hooks for m in [*net.modules(), *spiking.modules()])

@@ -1,0 +1,92 @@
+"""Every notebook under papermill: values out of range are refused early, other values run and are recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import papermill
+import pytest
+
+from snnbook import params
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+
+def cells(path: Path) -> list[dict]:
+    """The cells of a notebook."""
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def test_every_notebook_has_a_parameter_class_and_every_class_a_notebook():
+    assert set(params.by_notebook()) == {path.stem for path in NOTEBOOKS}
+
+
+def bad_value(field: dataclasses.Field) -> object:
+    """A value outside the bounds or choices of ``field``."""
+    meta = field.metadata
+    if meta["choices"] is not None:
+        return "no such choice"
+    return meta["low"] - 1
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_bad_parameter_fails_in_the_next_cell_and_writes_nothing(path, tmp_path):
+    cls = params.by_notebook()[path.stem]
+    field = next(f for f in dataclasses.fields(cls) if f.metadata["choices"] or f.metadata["low"] is not None)
+    value = bad_value(field)
+    default = getattr(cls(), field.name)
+    value = [value] if isinstance(default, list) else value
+    out = tmp_path / "run"
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        papermill.execute_notebook(
+            str(path),
+            str(tmp_path / "out.ipynb"),
+            {field.name: value, "out_dir": str(out)},
+            progress_bar=False,
+            kernel_name="python3",
+            cwd=str(path.parent),
+        )
+    assert error.value.ename == "ValueError"
+    assert field.name in error.value.evalue and "not allowed" in error.value.evalue
+    executed = [c for c in cells(tmp_path / "out.ipynb") if c["cell_type"] == "code"]
+    failed = [i for i, c in enumerate(executed) if any(o["output_type"] == "error" for o in c["outputs"])]
+    injected = next(i for i, c in enumerate(executed) if "injected-parameters" in c["metadata"].get("tags", []))
+    assert failed == [injected + 1]
+    assert not out.exists()
+
+
+#: Other parameters that keep a run short, by notebook.
+OTHER = {
+    "01_spiking_neurons": {"threshold": 2.0, "time_steps": 12},
+    "02_energy_accounting": {"epochs": 1, "time_steps": 3, "samples": 32},
+    "10_conversion_errors": {"threshold": 0.5, "time_steps": [2, 4], "samples": 2000},
+    "11_rmpe_derivation": {"seed": 3},
+    "12_two_stage_conversion": {
+        "model": "vgg5",
+        "epochs": 1,
+        "fine_tune_epochs": 1,
+        "repeats": 1,
+        "time_steps": [2, 5],
+        "quant_steps": 4,
+    },
+}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_other_parameters_run_and_leave_a_manifest(path, tmp_path):
+    out = tmp_path / "run"
+    papermill.execute_notebook(
+        str(path),
+        str(tmp_path / "out.ipynb"),
+        OTHER[path.stem] | {"out_dir": str(out)},
+        progress_bar=False,
+        kernel_name="python3",
+        cwd=str(path.parent),
+    )
+    manifest = json.loads((out / "run.json").read_text())
+    assert manifest["notebook"] == path.stem
+    assert {k: manifest["parameters"][k] for k in OTHER[path.stem]} == OTHER[path.stem]
+    assert manifest["files"] and all((out / name).exists() for name in manifest["files"])
+    assert not list(out.glob("*.part"))

@@ -1,0 +1,67 @@
+"""Take the README's picture: a page of the built book, as book/_static/readme_page.png (at most 300 KB).
+
+    .venv/bin/python tools/screenshot.py [PAGE] [OUTPUT]
+
+PAGE is a page of the book such as ``notebooks/11_rmpe_derivation``. Needs a Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MAX_BYTES = 300_000
+
+
+def shoot(url: str, width: int = 1280, height: int = 1000) -> bytes:
+    """PNG of the top of a page, after its formulas are set."""
+    path = os.environ.get("SNNBOOK_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        sys.exit("No Chromium was found: install one or set SNNBOOK_CHROMIUM to its path.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="light")
+        page.goto(url)
+        page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise; }")
+        png = page.screenshot()
+        browser.close()
+    return png
+
+
+def small(png: bytes) -> bytes:
+    """The picture in as few colours as needed to stay within ``MAX_BYTES``."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    for colours in (256, 128, 64, 32):
+        packed = io.BytesIO()
+        picture.quantize(colours).save(packed, format="PNG", optimize=True)
+        if packed.tell() <= MAX_BYTES:
+            break
+    return packed.getvalue()
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("page", nargs="?", default="notebooks/11_rmpe_derivation")
+    parser.add_argument("output", nargs="?", type=Path, default=ROOT / "book" / "_static" / "readme_page.png")
+    args = parser.parse_args()
+    source = ROOT / "_build" / "html" / f"{args.page}.html"
+    if not source.is_file():
+        sys.exit(f"There is no page {args.page}: build the book first (make book).")
+    args.output.write_bytes(small(shoot(source.as_uri())))
+    print(f"{args.output.name}: {args.output.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()
