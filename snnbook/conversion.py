@@ -29,7 +29,6 @@ _NONLINEAR = frozenset(
     "hardsigmoid hardswish softmax clamp clamp_ clamp_min clip maximum max_pool1d max_pool2d max_pool3d "
     "adaptive_max_pool2d".split()
 )
-)
 
 
 def activations(net: nn.Module) -> dict[str, nn.Module]:
