@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from .checks import check
 from .data import Data
 from .runs import atomic, build_dir
 from .train import Recipe, fit
@@ -75,9 +76,11 @@ def key(net: nn.Module, data: Data, recipe: Recipe) -> str:
 def _load(net: nn.Module, path: Path) -> pd.DataFrame:
     try:
         with safe_open(path, "pt") as file:
-            net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-            history = json.loads(file.metadata()["history"])
-    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            digest, history = file.metadata()["state"], json.loads(file.metadata()["history"])
+        net.load_state_dict(state)
+        check("state", state_hash(net)[:12], state_hash(net) == digest, f"{digest[:12]}… as when it was written")
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it and the network is trained again") from error
     return pd.DataFrame(history)
 
@@ -112,6 +115,8 @@ def trained(
     history = fit(net, data, recipe, checkpoint=checkpoint, device=device)
     state = {k: v.contiguous() for k, v in net.state_dict().items()}
     with atomic(path) as part:
-        save_file(state, part, metadata={"history": json.dumps(history.to_dict("records"))})
-    checkpoint.unlink(missing_ok=True)
+        about = {"history": json.dumps(history.to_dict("records")), "state": state_hash(net)}
+        save_file(state, part, metadata=about)
+    for left in (checkpoint, *folder.glob(f"{name}.*.part")):  # parts are of processes killed while they wrote
+        left.unlink(missing_ok=True)
     return history

@@ -4,8 +4,9 @@
     QC, floor            a = λ·clip(⌊z·L/λ⌋ / L, 0, 1)           equation (8)
     QCFS, ½ shift        a = λ·clip(⌊z·L/λ + ½⌋ / L, 0, 1)
 
-Floor has derivative 1 in the backward pass (straight-through estimator, equation (10)); λ > 0 is kept by
-training its logarithm.
+Floor has derivative 1 in the backward pass (straight-through estimator, equation (10)). Clipping before rounding gives
+the same values as the printed order, and the right gradient at the top: a drive above λ asks for a larger λ only.
+λ > 0 is kept by training its logarithm.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ def quantise_clip(z: Tensor, lam: Tensor | float, levels: int, shift: float = 0.
         ValueError: if ``levels`` is below 1.
     """
     check("levels", levels, levels >= 1, "at least 1")
-    steps = z * levels / lam + shift
-    steps = steps + (steps.floor() - steps).detach()
-    return lam * torch.clamp(steps / levels, 0, 1)
+    steps = torch.clamp(z / lam, 0, 1) * levels
+    rounded = (steps + shift).floor().detach() + (steps - steps.detach())
+    return lam * rounded / levels
 
 
 class Threshold(nn.Module):

@@ -147,7 +147,7 @@ def rehash(file, old, new):
         ("train.py", "math.cos(", "math.sin("),
         ("models.py", "nn.Dropout(0.5)", "nn.Dropout(0.4)"),
         ("neurons.py", "torch.ge(", "torch.gt("),
-        ("quantise.py", "steps.floor()", "steps.round()"),
+        ("quantise.py", ".floor()", ".round()"),
         ("augment.py", "rand(", "randn("),
         ("evaluate.py", "argmax", "argmin"),
         ("data/core.py", "torch.randperm(n, ", "torch.randint(n, (n,), "),
@@ -185,7 +185,7 @@ def test_state_hash_sees_every_bit_name_shape_and_type():
     assert len({state_hash(m) for m in (other, renamed, reshaped, retyped)}) == 4
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "header", "other network"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "header", "bit", "other network"])
 def test_a_damaged_file_is_named_and_left_alone(data, tmp_path, damage):
     trained(small_net(), data, RECIPE, folder=tmp_path)
     (path,) = tmp_path.iterdir()
@@ -196,7 +196,13 @@ def test_a_damaged_file_is_named_and_left_alone(data, tmp_path, damage):
         save_file({"weight": torch.zeros(2)}, path)
     else:
         path.write_bytes(
-            {"cut": content[:-40], "empty": b"", "text": b"not a network" * 9, "header": content[:4]}[damage]
+            {
+                "cut": content[:-40],
+                "empty": b"",
+                "text": b"not a network" * 9,
+                "header": content[:4],
+                "bit": content[:-1] + bytes([content[-1] ^ 1]),
+            }[damage]
         )
     damaged = path.read_bytes()
     with pytest.raises(ValueError, match=f"^{path} is damaged"):

@@ -128,3 +128,15 @@ def test_lambda_stays_positive_and_is_learned():
 def test_bad_constants_are_refused(make, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         make()
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+@pytest.mark.parametrize("z, dz, dlam", [(-0.3, 0, 0), (1.3, 1, None), (4.1, 0, 1), (9.0, 0, 1)])
+def test_gradients_below_inside_and_above_the_range(shift, z, dz, dlam):
+    """λ = 4, L = 8: above λ, even by less than a step, only λ counts; inside da/dλ = a/λ − z/λ by the chain rule."""
+    drive, lam = torch.tensor(z, requires_grad=True), torch.tensor(4.0, requires_grad=True)
+    a = quantise_clip(drive, lam, 8, shift)
+    a.backward()
+    inside = a.item() / 4 - z / 4
+    assert drive.grad.item() == pytest.approx(dz)
+    assert lam.grad.item() == pytest.approx(inside if dlam is None else dlam, abs=1e-6)
