@@ -75,9 +75,7 @@ def test_starts_with_title_and_goals_then_parameters(notebook):
 
 
 def test_parameters_are_plain_literals_with_help_and_equal_the_dataclass(path, notebook):
-    names = {
-        node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(notebook.cells[1].source).body
-    }
+    names = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(notebook.cells[1].source).body}
     described = papermill.inspect_notebook(str(path))
     cls = params.by_notebook()[path.stem]
     assert list(described) == list(names) == list(cls.help())
@@ -89,18 +87,14 @@ def test_every_figure_has_caption_name_and_alt_text(notebook):
     for cell in code_cells(notebook):
         if images(cell):
             figure, image = (cell.metadata["mystnb"][kind] for kind in ("figure", "image"))
-            assert (
-                len(figure["caption"]) > 20 and figure["name"].startswith("fig-") and len(image["alt"]) > 20
-            )
+            assert len(figure["caption"]) > 20 and figure["name"].startswith("fig-") and len(image["alt"]) > 20
             assert len(images(cell)) == 1, "one picture a cell: caption and number go to each"
             assert cell.source.rstrip().endswith("plt.show()")
 
 
 def test_names_of_figures_are_unique():
     cells = [cell for path in NOTEBOOKS for cell in code_cells(nbformat.read(path, as_version=4))]
-    names = [
-        cell.metadata.mystnb.figure.name for cell in cells if "figure" in cell.metadata.get("mystnb", {})
-    ]
+    names = [cell.metadata.mystnb.figure.name for cell in cells if "figure" in cell.metadata.get("mystnb", {})]
     assert names and len(set(names)) == len(names)
 
 
@@ -122,9 +116,9 @@ def test_outputs_that_are_not_compared_are_followed_by_an_assertion(notebook):
     assert not loose
 
 
-def test_bad_parameter_stops_in_the_cell_after_the_parameters(path, tmp_path):
-    """papermill injects whatever it is given; the dataclass names value and range, and nothing is written."""
-    out = tmp_path / "tables"
+def test_value_of_the_wrong_type_stops_in_the_cell_after_the_parameters(tmp_path):
+    """papermill injects whatever it is given; the dataclass names the value, and nothing is written."""
+    path, out = NOTEBOOKS[0], tmp_path / "tables"
     given = {"seed": "seven", "out_dir": str(out)}
     with pytest.raises(PapermillExecutionError, match="seed = 'seven' is not allowed") as raised:
         papermill.execute_notebook(

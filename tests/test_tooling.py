@@ -28,7 +28,7 @@ def load(name: str):
     return module
 
 
-bootstrap, build = load("bootstrap"), load("build")
+bootstrap, build, pages = load("bootstrap"), load("build"), load("snnbook_pages")
 
 
 def sentence(raised) -> str:
@@ -44,9 +44,7 @@ def sentence(raised) -> str:
 def test_old_python_is_named_in_one_sentence():
     with pytest.raises(SystemExit) as raised:
         bootstrap.find_python((3, 8), which=lambda name: None)
-    assert sentence(raised).startswith(
-        "snnbook needs Python 3.11 to 3.14, but python3 is 3.8 and no other was found"
-    )
+    assert sentence(raised).startswith("snnbook needs Python 3.11 to 3.14, but python3 is 3.8 and no other was found")
 
 
 def test_old_python_makes_way_for_a_newer_one_that_runs():
@@ -262,6 +260,58 @@ def test_killed_build_leaves_nothing_that_looks_finished(book):
     assert not (book / "_build" / "html" / "index.html").exists() and not build.up_to_date(book)
 
 
+# pages
+
+
+def paragraphs(text: str) -> list[str]:
+    """What docutils shows of reStructuredText, refusing every warning."""
+    import docutils.core
+
+    strict = {"halt_level": 2, "report_level": 2, "warning_stream": False}
+    tree = docutils.core.publish_doctree(text, settings_overrides=strict)
+    return [child.astext() for child in tree.children]
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("a * b, |x|, foo_ and n* = `n`s", "a * b, |x|, foo_ and n* = ns"),
+        ("see :func:`snnbook.firing.trace` and ``x``", "see snnbook.firing.trace and x"),
+        (r"\\theta", r"\\theta"),
+    ],
+)
+def test_docstrings_show_as_written(written, shown):
+    assert paragraphs(pages.escape(written)) == [shown]
+
+
+def test_displays_in_docstrings_keep_their_layout():
+    lines = ["One step:", "", "    v = a*b", "      + c", "then", "", ">>> f(x)", "1", "", "*end"]
+    assert paragraphs("\n".join(pages.as_written(lines))) == [
+        "One step:",
+        "v = a*b\n  + c",
+        "then",
+        ">>> f(x)\n1",
+        "*end",
+    ]
+
+
+def test_every_module_is_in_the_api_reference():
+    files = {path.relative_to(ROOT).with_suffix("") for path in (ROOT / "snnbook").rglob("*.py")}
+    public = {".".join(f.parts) for f in files if not f.name.startswith("_")}
+    packages = {".".join(f.parent.parts) for f in files if f.name == "__init__"}
+    assert set(pages.api_modules()) == public | packages
+
+
+def test_repository_buttons_need_an_address():
+    config = namedtuple("Config", "html_theme_options")({"repository_url": ""})
+    pages.repository_buttons(None, config)
+    assert config.html_theme_options == {"repository_url": ""}
+    config.html_theme_options["repository_url"] = "https://example.org/someone/book"
+    pages.repository_buttons(None, config)
+    assert config.html_theme_options["use_repository_button"] is True
+    assert "colab_url" in config.html_theme_options["launch_buttons"]
+
+
 # make, pins, packaging
 
 
@@ -339,8 +389,6 @@ def test_citation_and_package_agree():
 
 def test_stored_notebooks_and_results_are_small():
     """A repository that is quick to clone: no stored file above 1.5 MB."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split(
-        "\0"
-    )
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
     big = {name: (ROOT / name).stat().st_size for name in listed if name and (ROOT / name).is_file()}
     assert not {name: size for name, size in big.items() if size > 1_500_000}

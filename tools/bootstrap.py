@@ -91,9 +91,7 @@ def explain(log, python_version=None):
     if "No space left on device" in log or "Errno 28" in log:
         return "The disk is full: free some space (the environment takes about 10 GB), then run make again."
     if any(mark in log for mark in OFFLINE):
-        return (
-            "No package index could be reached: connect to the network or set PIP_INDEX_URL, then try again."
-        )
+        return "No package index could be reached: connect to the network or set PIP_INDEX_URL, then try again."
     for line in log.splitlines():
         if "No matching distribution found for" in line:
             what = line.split("No matching distribution found for", 1)[1].strip()
@@ -122,9 +120,7 @@ def read(path):
 
 def make_venv(python, venv):
     """Make an empty environment; SystemExit with one sentence where Python lacks the venv module."""
-    done = subprocess.run(
-        [python, "-m", "venv", "--clear", venv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    done = subprocess.run([python, "-m", "venv", "--clear", venv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         text = done.stdout.decode(errors="replace")
         if "No space left on device" in text:
@@ -197,6 +193,4 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         raise SystemExit("Interrupted: run make again to finish the environment.")
     except OSError as error:
-        raise SystemExit(
-            explain(str(error)) if error.errno == 28 else "The environment was not made: {}".format(error)
-        )
+        raise SystemExit(explain(str(error)) if error.errno == 28 else "The environment was not made: {}".format(error))

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CODE = ("snnbook", "requirements.txt")
 #: What the pages depend on.
 INPUTS = (*CODE, "notebooks", "book", "tools/build.py", "tools/snnbook_pages.py", "_config.yml", "_toc.yml")
-#: Parts of a path that are never an input.
-IGNORED = {"__pycache__", ".ipynb_checkpoints"}
+#: Parts of a path that are never an input; the README's picture is taken of the book.
+IGNORED = {"__pycache__", ".ipynb_checkpoints", "readme_page.png"}
 
 
 def digest(root: Path, names: Iterable[str]) -> str:
@@ -70,6 +70,9 @@ def jupyter_book(root: Path) -> int:
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         # Threads that wait for each other sleep: spinning ones take the cores from other programs on a busy machine.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        # glibc keeps freed activations instead of handing each back to the system and faulting it in again.
+        "MALLOC_MMAP_THRESHOLD_": "1073741824",
+        "MALLOC_TRIM_THRESHOLD_": "1073741824",
     }
     command = [str(scripts / "jupyter-book"), "build", ".", "-W", "-n", "--keep-going", "--all"]
     return subprocess.call(command, cwd=root, env=environment)

@@ -2,7 +2,8 @@
 
     .venv/bin/python tools/screenshot.py [PAGE] [OUTPUT]
 
-PAGE is a page of the book such as ``notebooks/11_rmpe_derivation``. Needs a Chromium.
+PAGE is a page of the book, with the section to show: ``notebooks/11_rmpe_derivation#the-picture``. Needs a
+Chromium.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 MAX_BYTES = 300_000
 
 
-def shoot(url: str, width: int = 1280, height: int = 1000) -> bytes:
-    """PNG of the top of a page, after its formulas are set."""
+def shoot(url: str, section: str = "", width: int = 1280, height: int = 1000) -> bytes:
+    """PNG of a page at ``section`` (the id of a heading) or its top, after its formulas are set."""
     path = os.environ.get("SNNBOOK_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         sys.exit("No Chromium was found: install one or set SNNBOOK_CHROMIUM to its path.")
@@ -32,6 +33,7 @@ def shoot(url: str, width: int = 1280, height: int = 1000) -> bytes:
         page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="light")
         page.goto(url)
         page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise; }")
+        page.evaluate("(id) => document.getElementById(id)?.scrollIntoView()", section)
         png = page.screenshot()
         browser.close()
     return png
@@ -50,16 +52,15 @@ def small(png: bytes) -> bytes:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("page", nargs="?", default="notebooks/11_rmpe_derivation")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", nargs="?", default="notebooks/11_rmpe_derivation#the-picture")
     parser.add_argument("output", nargs="?", type=Path, default=ROOT / "book" / "_static" / "readme_page.png")
     args = parser.parse_args()
-    source = ROOT / "_build" / "html" / f"{args.page}.html"
+    page, _, section = args.page.partition("#")
+    source = ROOT / "_build" / "html" / f"{page}.html"
     if not source.is_file():
-        sys.exit(f"There is no page {args.page}: build the book first (make book).")
-    args.output.write_bytes(small(shoot(source.as_uri())))
+        sys.exit(f"There is no page {page}: build the book first (make book).")
+    args.output.write_bytes(small(shoot(source.as_uri(), section)))
     print(f"{args.output.name}: {args.output.stat().st_size} bytes")
 
 
