@@ -29,12 +29,12 @@ class BookBenchmark(Params):
 
 
 def tree_memory(process: psutil.Process) -> int:
-    """Resident bytes of a process and all below it, now (pages shared between them count once per process)."""
+    """Bytes held by a process and all below it, now; pages that they share count once (Linux), else per process."""
     total = 0
     for p in (process, *process.children(recursive=True)):
         try:
-            total += p.memory_info().rss
-        except psutil.NoSuchProcess:
+            total += getattr(p.memory_full_info(), "pss", 0) or p.memory_info().rss
+        except psutil.Error:
             continue
     return total
 

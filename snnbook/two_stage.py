@@ -47,7 +47,7 @@ class TwoStage:
 
     def calibration(self) -> list:
         """The calibration images as batches."""
-        return list(self.data.batches("calibration", 256))
+        return list(self.data.batches("calibration", 32))
 
     def network(self, source: str) -> nn.Module:
         """The trained network with activation ``source``: relu, clip, qc or qcfs.
@@ -96,7 +96,7 @@ class TwoStage:
             ann = accuracy(self.network(METHODS[method].source), self.data)
             snn, _ = self.converted(method, max(time_steps))
             limit = accuracy(infinite_time(snn), self.data)
-            part = accuracy_over_time(snn, self.data, time_steps, batch_size=64).assign(method=method, seed=self.seed)
+            part = accuracy_over_time(snn, self.data, time_steps, batch_size=32).assign(method=method, seed=self.seed)
             parts.append(part.assign(ann_accuracy=ann, limit_accuracy=limit, loss=ann - part["accuracy"]))
         columns = ["method", "seed", "ann_accuracy", "limit_accuracy", "time_steps", "accuracy", "loss"]
         return pd.concat(parts, ignore_index=True)[columns]
