@@ -20,7 +20,7 @@ book: env ## execute the notebooks and write _build/html/index.html
 
 test: book ## run every test: package, notebooks and pages
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist loadscope --cov=snnbook --cov-fail-under=90
-	@$(BIN)/python -m pytest notebooks $(NBVAL)
+	@$(BIN)/python -m pytest notebooks $(NBVAL) -n $(WORKERS) --dist loadscope
 
 lint: env ## check the style with ruff
 	@$(BIN)/ruff check .
