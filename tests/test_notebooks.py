@@ -20,7 +20,8 @@ def cells(path: Path) -> list[dict]:
 
 
 def test_every_notebook_has_a_parameter_class_and_every_class_a_notebook():
-    assert set(params.by_notebook()) == {path.stem for path in NOTEBOOKS}
+    known = {name for name, cls in params.by_notebook().items() if cls.__module__ == params.__name__}
+    assert known == {path.stem for path in NOTEBOOKS}
 
 
 def bad_value(field: dataclasses.Field) -> object:

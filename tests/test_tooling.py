@@ -315,15 +315,21 @@ def test_repository_buttons_need_an_address():
 # make, pins, packaging
 
 
+def make(*words: str) -> subprocess.CompletedProcess:
+    """Run make as if from a terminal, also where ``make test`` runs this."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, env=environment)
+
+
 def test_make_help_lists_every_target():
-    out = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    out = make("help").stdout
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
     assert [line.split()[1] for line in out.splitlines()] == phony
     assert all(len(line.split()) > 3 for line in out.splitlines())
 
 
 def test_make_names_a_missing_python():
-    done = subprocess.run(["make", "env", "PYTHON=no-such-python"], cwd=ROOT, capture_output=True, text=True)
+    done = make("env", "PYTHON=no-such-python")
     assert done.returncode != 0
     assert "snnbook needs Python 3.11 or newer: no-such-python was not found." in done.stderr
 
