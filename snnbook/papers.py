@@ -23,7 +23,8 @@ def table(name: str) -> pd.DataFrame:
         ValueError: for an unknown name, with the known ones.
     """
     check_choice("name", name, tables())
-    return pd.read_csv(_FOLDER / f"{name}.csv", keep_default_na=False, na_values=[""]).fillna({"note": ""})
+    kept = {"keep_default_na": False, "na_values": [""], "dtype": {"note": str}}
+    return pd.read_csv(_FOLDER / f"{name}.csv", **kept).fillna({"note": ""})
 
 
 def over_time(name: str, dataset: str, model: str) -> pd.DataFrame:
