@@ -112,6 +112,7 @@ class Run:
     out_dir: Path
     command: str = ""
     _started: float = field(default_factory=time.monotonic)
+    _revision: str | None = field(default_factory=lambda: git_revision())
     _files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -159,7 +160,7 @@ class Run:
             "versions": versions(),
             "hardware": hardware(),
             "wall_seconds": round(time.monotonic() - self._started, 1),
-            "git_revision": git_revision(),
+            "git_revision": self._revision,
             "command": self.command or command(self.params, getattr(self.params, "out_dir", "")),
             "files": dict(self._files),
         }
