@@ -77,6 +77,22 @@ def fold_batchnorm(net: nn.Module, example: Tensor) -> nn.Module:
     return replace(net, new)
 
 
+def _each_output(net: nn.Module, layers: dict[str, nn.Module], batches: Iterable, note: Callable) -> None:
+    """Run ``net`` over ``batches`` of (x, y) without gradient; ``note(name, output)`` after each of ``layers``."""
+
+    def hook(name):
+        return lambda module, inputs, y: note(name, y)
+
+    handles = [m.register_forward_hook(hook(name)) for name, m in layers.items()]
+    try:
+        with torch.no_grad():
+            for x, _ in batches:
+                net(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def top_activations(net: nn.Module, batches: Iterable, share: float) -> dict[str, Tensor]:
     """The largest ``share`` of each activation's outputs over ``batches``, in falling order, exactly.
 
@@ -93,22 +109,12 @@ def top_activations(net: nn.Module, batches: Iterable, share: float) -> dict[str
     frames = sum(len(x) if x.ndim < 5 else x.shape[0] * x.shape[1] for x, _ in batches)
     top: dict[str, Tensor] = {}
 
-    def keep(name):
-        def hook(_, __, y):
-            k = max(1, math.ceil(share * y[0].numel() * frames))
-            values = torch.cat([top.get(name, y.new_empty(0)), y.flatten()])
-            top[name] = values.topk(min(k, len(values))).values
+    def keep(name: str, y: Tensor) -> None:
+        k = max(1, math.ceil(share * y[0].numel() * frames))
+        values = torch.cat([top.get(name, y.new_empty(0)), y.flatten()])
+        top[name] = values.topk(min(k, len(values))).values
 
-        return hook
-
-    handles = [m.register_forward_hook(keep(name)) for name, m in activations(net).items()]
-    try:
-        with torch.no_grad():
-            for x, _ in batches:
-                net(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _each_output(net, activations(net), batches, keep)
     return top
 
 
@@ -286,25 +292,14 @@ def infinite_time(snn: Network) -> Network:
 
 def mean_outputs(net: nn.Module, batches: Iterable) -> dict[str, float]:
     """Mean over (x, y) batches, neurons and steps of each activation or spiking layer: a of an ANN, φ of an SNN."""
-    sums: dict[str, float] = {}
-    sizes: dict[str, int] = {}
-
-    def add(name):
-        def hook(_, __, y):
-            sums[name] = sums.get(name, 0.0) + y.sum(dtype=torch.double).item()
-            sizes[name] = sizes.get(name, 0) + y.numel()
-
-        return hook
-
     layers = activations(net) | spiking_layers(net)
-    handles = [m.register_forward_hook(add(name)) for name, m in layers.items()]
-    try:
-        with torch.no_grad():
-            for x, _ in batches:
-                net(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    sums, sizes = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0)
+
+    def add(name: str, y: Tensor) -> None:
+        sums[name] += y.sum(dtype=torch.double).item()
+        sizes[name] += y.numel()
+
+    _each_output(net, layers, batches, add)
     return {name: sums[name] / sizes[name] for name in layers}
 
 
