@@ -35,10 +35,11 @@ def random_crop(x: Tensor, generator: Generator, padding: int = 4) -> Tensor:
     check("padding", padding, padding >= 0, "at least 0")
     n, _, h, w = x.shape
     offset = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator)
-    rows = (torch.arange(h) + offset[0])[:, :, None]  # [N, H, 1]
-    columns = (torch.arange(w) + offset[1])[:, None, :]  # [N, 1, W]
+    rows = (torch.arange(h) + offset[0])[:, :, None].to(x.device)  # [N, H, 1]
+    columns = (torch.arange(w) + offset[1])[:, None, :].to(x.device)  # [N, 1, W]
     padded = pad(x, [padding] * 4).permute(0, 2, 3, 1)  # [N, H', W', C]
-    return padded[torch.arange(n)[:, None, None], rows, columns].permute(0, 3, 1, 2).contiguous()
+    image = torch.arange(n, device=x.device)[:, None, None]
+    return padded[image, rows, columns].permute(0, 3, 1, 2).contiguous()
 
 
 def random_flip(x: Tensor, generator: Generator, p: float = 0.5) -> Tensor:
@@ -46,7 +47,7 @@ def random_flip(x: Tensor, generator: Generator, p: float = 0.5) -> Tensor:
     _check_batch(x)
     check("p", p, 0 <= p <= 1, "0 to 1")
     flip = torch.rand(len(x), generator=generator) < p
-    return torch.where(flip[:, None, None, None], x.flip(-1), x)
+    return torch.where(flip[:, None, None, None].to(x.device), x.flip(-1), x)
 
 
 def cutout(x: Tensor, generator: Generator, size: int = 16) -> Tensor:
@@ -69,7 +70,7 @@ def cutout(x: Tensor, generator: Generator, size: int = 16) -> Tensor:
     left = torch.randint(0, w, (n, 1), generator=generator) - size // 2
     rows = (torch.arange(h) >= top) & (torch.arange(h) < top + size)  # [N, H]
     columns = (torch.arange(w) >= left) & (torch.arange(w) < left + size)  # [N, W]
-    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None].to(x.device), 0)
 
 
 def compose(*steps: Callable[[Tensor, Generator], Tensor]) -> Callable[[Tensor, Generator], Tensor]:

@@ -18,13 +18,16 @@ from torch import nn
 
 from .checks import check
 from .data import Data
+from .neurons import spiking_layers
 from .runs import atomic, build_dir
 from .train import Recipe, fit
 
 _PACKAGE = Path(__file__).parent
 
-#: The modules that decide what a training makes of a network and its data.
-TRAINING_CODE = ("train", "evaluate", "models", "neurons", "quantise", "augment", "data/core")
+#: The modules that decide what a training makes of a network and its data (its structure and first weights are
+#: part of the key themselves); spiking networks add those of their neurons.
+TRAINING_CODE = ("train", "evaluate", "network", "quantise", "augment", "data/core")
+SPIKING_CODE = ("neurons", "kernels")
 
 
 def cache_folder() -> Path:
@@ -44,7 +47,7 @@ def _meaning(path: Path) -> str:
 
 
 @cache
-def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
+def code_hash(modules: tuple[str, ...]) -> str:
     """sha256 over what ``modules`` of this package do; comments, docstrings and layout do not count."""
     return hashlib.sha256("\n".join(_meaning(_PACKAGE / f"{m}.py") for m in modules).encode()).hexdigest()
 
@@ -69,7 +72,8 @@ def key(net: nn.Module, data: Data, recipe: Recipe) -> str:
         data.fingerprint,
     ]
     parts += [data.kind, str(data.mean.tolist()), str(data.std.tolist())]
-    parts += [json.dumps(asdict(recipe), sort_keys=True), code_hash(), torch.__version__]
+    parts += [json.dumps(asdict(recipe), sort_keys=True), torch.__version__]
+    parts += [code_hash(TRAINING_CODE + (SPIKING_CODE if spiking_layers(net) else ()))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 

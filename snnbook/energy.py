@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .checks import check, check_choice
 from .counts import count
-from .models import Residual
+from .network import Residual
 from .record import observe
 
 

@@ -28,11 +28,8 @@ def outputs(
     net.eval().to(device)
     try:
         with torch.no_grad():
-            for x, y in data.batches(split, batch_size):
-                x = x.to(device)
-                if x.ndim == 4:
-                    x = x.contiguous(memory_format=torch.channels_last)
-                yield net(x), y.to(device)
+            for x, y in data.batches(split, batch_size, device=device):
+                yield net(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x), y
     finally:
         net.train(training)
 

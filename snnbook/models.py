@@ -1,8 +1,6 @@
 """VGG, CifarNet and ResNet descriptions: one module tree, exchangeable activations.
 
 An ANN, a quantised ANN, an IF and a LIF network are the same tree with another activation in the same places.
-A network is ``stem`` (the first convolution, which sees analogue values), ``body`` and ``head``. A spiking network
-puts T in front of the batch, folds it in, [T, N, ...] → [T·N, ...], and unfolds it at the end.
 """
 
 from __future__ import annotations
@@ -10,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .checks import check, check_choice
-from .neurons import IF, LIF, spiking_layers
+from .network import Network, Residual
+from .neurons import IF, LIF
 from .quantise import ClippedReLU, QuantClip
 
 #: Activation name → what makes one; every maker takes the options of its class by keyword.
@@ -43,56 +42,6 @@ RESNET = {
     "resnet20_wide": (64, (64, 128, 256), (3, 3, 3), 1),
     "resnet50": (64, (64, 128, 256, 512), (3, 4, 6, 3), 4),
 }
-
-
-class Network(nn.Module):
-    """``stem`` → ``body`` → ``head``, as an ANN or, once ``time_steps`` is set, as an SNN.
-
-    Static input is [N, C, H, W], events are [T, N, C, H, W]. The output is logits: [N, K] of an ANN on static
-    input, else [T, N, K], one row a time step, to be averaged over T.
-    """
-
-    def __init__(self, stem: nn.Module, body: nn.Module, head: nn.Module):
-        super().__init__()
-        self.stem, self.body, self.head = stem, body, head
-        self._time_steps: int | None = None
-
-    @property
-    def time_steps(self) -> int | None:
-        """T of the spiking layers; ``None`` for an ANN."""
-        return self._time_steps
-
-    @time_steps.setter
-    def time_steps(self, value: int | None) -> None:
-        check("time_steps", value, value is None or value >= 1, "None or at least 1")
-        self._time_steps = value
-        for layer in spiking_layers(self).values():
-            layer.time_steps = value
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, K] or [T, N, K]; ValueError if events do not have T = ``time_steps`` steps."""
-        events, T = x.ndim == 5, self._time_steps
-        if events:
-            check("time steps of x", x.shape[0], T in (None, x.shape[0]), f"{T}, the network's time_steps")
-            T, x = x.shape[0], x.flatten(0, 1)
-        z = self.stem(x)
-        if T is None:
-            return self.head(self.body(z))
-        if not events:
-            z = z.expand(T, *z.shape).flatten(0, 1)
-        return self.head(self.body(z)).unflatten(0, (T, -1))
-
-
-class Residual(nn.Module):
-    """``after(branch(x) + shortcut(x))``; ``after`` is the identity in MS-ResNet order."""
-
-    def __init__(self, branch: nn.Module, shortcut: nn.Module, after: nn.Module):
-        super().__init__()
-        self.branch, self.shortcut, self.after = branch, shortcut, after
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to [N, C', H', W']."""
-        return self.after(self.branch(x) + self.shortcut(x))
 
 
 def _conv(c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:

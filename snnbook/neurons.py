@@ -15,6 +15,8 @@ has one hand-written backward pass, so that nothing but h is stored for the grad
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -143,11 +145,14 @@ def if_run(x: Tensor, v0: Tensor | float = 0.0, threshold: float = 1.0) -> tuple
 class _Spiking:
     """What IF and LIF share: start from ``v_init`` by themselves, fold T, emit spikes of height ``emit``."""
 
-    def _setup(self, v_init: Tensor | float, emit: float) -> None:
+    def _setup(self, v_init: Tensor | float, emit: float, step_bias: Tensor | float | None) -> None:
         self.register_buffer("v_init", torch.as_tensor(v_init, dtype=torch.float32).clone())
+        bias = None if step_bias is None else torch.as_tensor(step_bias, dtype=torch.float32).clone()
+        self.register_buffer("step_bias", bias)
         self.emit = emit
         self.time_steps: int | None = None
         self.carry = False
+        self.steps_done = 0
 
     def __getstate__(self) -> dict:
         """For copies and pickles: the potential comes along, the graph behind it does not."""
@@ -170,8 +175,19 @@ class _Spiking:
         """
         running = self.carry and isinstance(self.v, Tensor)
         v0 = self.v if running else self.v_init.to(x_seq.dtype).expand(x_seq.shape[1:])
+        first = self.steps_done if running else 0
+        self.steps_done = first + len(x_seq)
+        if self.step_bias is not None:
+            x_seq = x_seq + self._bias_at(first, len(x_seq))
         spikes, self.v = multi_step(x_seq, v0, self.dynamics(), self.surrogate_function, self.detach_reset)
         return spikes if self.emit == 1 else spikes * self.emit
+
+    def _bias_at(self, first: int, steps: int) -> Tensor:
+        """The part of ``step_bias`` for steps ``first`` to ``first + steps``; ValueError where it has too few."""
+        if self.step_bias.ndim == 0 or len(self.step_bias) == 1:
+            return self.step_bias
+        check("step_bias", len(self.step_bias), len(self.step_bias) >= first + steps, f"at least {first + steps} steps")
+        return self.step_bias[first : first + steps]
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         """One step from the state so far (SpikingJelly's step mode ``s``); ``reset`` goes back to ``v_init``."""
@@ -185,7 +201,8 @@ class _Spiking:
         """Folded [T·N, ...] if ``time_steps`` is set (inside a network), else as SpikingJelly's ``step_mode`` says."""
         if self.time_steps is None:
             return super().forward(x)
-        return self.multi_step_forward(x.unflatten(0, (self.time_steps, -1))).flatten(0, 1)
+        unfolded = x.ndim % 2 == 1  # [T, N, F] or [T, N, C, H, W]: a constant drive that was not copied
+        return self.multi_step_forward(x if unfolded else x.unflatten(0, (self.time_steps, -1))).flatten(0, 1)
 
 
 class IF(_Spiking, neuron.IFNode):
@@ -198,6 +215,7 @@ class IF(_Spiking, neuron.IFNode):
         detach_reset: whether the gradient ignores the reset.
         v_init: initial potential v(0), a number or a tensor that broadcasts to [N, ...].
         emit: height of an output spike; a converted network emits θ.
+        step_bias: extra drive at every step, a number or a tensor [T or 1, ...] that broadcasts to [T, N, ...].
         step_mode: ``m`` for [T, N, ...], ``s`` for one step a call.
 
     Raises:
@@ -212,6 +230,7 @@ class IF(_Spiking, neuron.IFNode):
         detach_reset: bool = True,
         v_init: Tensor | float = 0.0,
         emit: float = 1.0,
+        step_bias: Tensor | float | None = None,
         step_mode: str = "m",
     ):
         check("v_threshold", v_threshold, v_threshold > 0, "a positive number")
@@ -222,7 +241,7 @@ class IF(_Spiking, neuron.IFNode):
             detach_reset,
             step_mode,
         )
-        self._setup(v_init, emit)
+        self._setup(v_init, emit, step_bias)
 
 
 class LIF(_Spiking, neuron.LIFNode):
@@ -246,6 +265,7 @@ class LIF(_Spiking, neuron.LIFNode):
         detach_reset: bool = True,
         v_init: Tensor | float = 0.0,
         emit: float = 1.0,
+        step_bias: Tensor | float | None = None,
         step_mode: str = "m",
     ):
         check("v_threshold", v_threshold, v_threshold > 0, "a positive number")
@@ -259,7 +279,26 @@ class LIF(_Spiking, neuron.LIFNode):
             detach_reset,
             step_mode,
         )
-        self._setup(v_init, emit)
+        self._setup(v_init, emit, step_bias)
+
+
+def is_spiking(module: nn.Module) -> bool:
+    """Whether ``module`` is an IF or LIF layer of this package."""
+    return isinstance(module, _Spiking)
+
+
+@contextmanager
+def running_on(net: nn.Module) -> Iterator[None]:
+    """Within the context, the neurons of ``net`` go on from their last state instead of starting from ``v_init``."""
+    layers = spiking_layers(net).values()
+    before = [layer.carry for layer in layers]
+    for layer in layers:
+        layer.carry = True
+    try:
+        yield
+    finally:
+        for layer, carry in zip(layers, before, strict=True):
+            layer.carry = carry
 
 
 def spiking_layers(net: nn.Module) -> dict[str, nn.Module]:

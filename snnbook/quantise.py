@@ -32,9 +32,26 @@ def quantise_clip(z: Tensor, lam: Tensor | float, levels: int, shift: float = 0.
         ValueError: if ``levels`` is below 1.
     """
     check("levels", levels, levels >= 1, "at least 1")
-    steps = torch.clamp(z / lam, 0, 1) * levels
-    rounded = (steps + shift).floor().detach() + (steps - steps.detach())
-    return lam * rounded / levels
+    return _QuantiseClip.apply(z, torch.as_tensor(lam, dtype=z.dtype, device=z.device), levels, shift)
+
+
+class _QuantiseClip(torch.autograd.Function):
+    """Forward and straight-through backward in a few passes over memory; keeps nothing but z."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor, lam: Tensor, levels: int, shift: float) -> Tensor:
+        ctx.save_for_backward(z, lam)
+        ctx.constants = levels, shift
+        return (z / lam).clamp_(0, 1).mul_(levels).add_(shift).floor_().mul_(lam).div_(levels)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        """∂a/∂z = 1[0 ≤ z ≤ λ]; ∂a/∂λ = a/λ − (z/λ)·1[0 ≤ z ≤ λ]."""
+        (z, lam), (levels, shift) = ctx.saved_tensors, ctx.constants
+        share = z / lam
+        inside = (share >= 0) & (share <= 1)
+        slope = share.clamp(0, 1).mul_(levels).add_(shift).floor_().div_(levels).sub_(share.mul_(inside))
+        return grad * inside, (grad * slope).sum().to(lam.dtype), None, None
 
 
 class Threshold(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .counts import connections
-from .models import Residual
+from .network import Residual
 from .neurons import spiking_layers
 
 #: Callback of a layer: name, module, input, output (both folded, [T·N, ...], inside a network).
@@ -58,7 +58,8 @@ def _set_unit(module: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
 def _watch(modules: dict[str, nn.Module], callback: Callback | None) -> list:
     def hook(name):
         def call(module, x, y):
-            callback(name, module, x[0], y)  # its return value must not take the place of y
+            drive = x[0].flatten(0, 1) if x[0].ndim > y.ndim else x[0]  # a constant drive comes as a view [T, N, ...]
+            callback(name, module, drive, y)  # its return value must not take the place of y
 
         return call
 

@@ -191,6 +191,7 @@ def _batches(data: Data, recipe: Recipe, epoch: int, fabric: Fabric) -> Iterator
         augment=augmentation(recipe.augment) if recipe.augment else None,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
+        device=fabric.device,
     )
 
 
@@ -210,7 +211,6 @@ def _epoch(state: _State, model: nn.Module, data: Data, fabric: Fabric, steps: i
         factor = learning_rate(step, steps, recipe)
         for group in state.optimizer.param_groups:
             group["lr"] = recipe.lr * factor
-        x, y = x.to(fabric.device), y.to(fabric.device)
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         state.optimizer.zero_grad(set_to_none=True)

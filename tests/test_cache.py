@@ -8,7 +8,7 @@ from tiny import blobs, same_state, small_net
 from torch import nn
 
 from snnbook import cache, train
-from snnbook.cache import code_hash, key, state_hash, trained
+from snnbook.cache import SPIKING_CODE, TRAINING_CODE, code_hash, key, state_hash, trained
 from snnbook.conversion import quantised
 from snnbook.models import build
 from snnbook.train import Recipe
@@ -96,6 +96,8 @@ def test_the_key_changes_with_everything_that_goes_in(data):
     assert len({*keys.values(), same}) == len(keys) + 1
 
 
+ALL = TRAINING_CODE + SPIKING_CODE
+
 NEURONS = [
     {},
     {"tau": 2.0},
@@ -138,16 +140,15 @@ def rehash(file, old, new):
     assert old in text
     file.write_text(text.replace(old, new, 1), encoding="utf-8")
     code_hash.cache_clear()
-    return code_hash()
+    return code_hash(ALL)
 
 
 @pytest.mark.parametrize(
     "file, old, new",
     [
         ("train.py", "math.cos(", "math.sin("),
-        ("models.py", "nn.Dropout(0.5)", "nn.Dropout(0.4)"),
-        ("neurons.py", "torch.ge(", "torch.gt("),
-        ("quantise.py", ".floor()", ".round()"),
+        ("network.py", "self.branch(x) + ", "self.branch(x) - "),
+        ("quantise.py", ".floor_()", ".round_()"),
         ("augment.py", "rand(", "randn("),
         ("evaluate.py", "argmax", "argmin"),
         ("data/core.py", "torch.randperm(n, ", "torch.randint(n, (n,), "),
@@ -159,11 +160,21 @@ def test_the_key_changes_with_the_code_that_trains(package, data, file, old, new
     assert key(small_net(), data, RECIPE) != before
 
 
+def test_neurons_count_for_spiking_networks_only(package, data):
+    def keys():
+        nets = [build("vgg5", n, time_steps=t, width=1 / 16, shape=(1, 6, 6)) for n, t in (("relu", None), ("lif", 2))]
+        return [key(net, data, RECIPE) for net in nets]
+
+    ann, snn = keys()
+    rehash(package / "neurons.py", "self.carry = False", "self.carry = True")
+    assert keys()[0] == ann and keys()[1] != snn
+
+
 def test_comments_docstrings_and_layout_do_not_count(package):
-    before = code_hash()
+    before = code_hash(ALL)
     assert rehash(package / "train.py", "def fit(", "# a comment\n\n\ndef fit(") == before
     assert rehash(package / "train.py", "    epochs: int = 10", "    epochs: int = (\n        10\n    )") == before
-    assert rehash(package / "models.py", '"""VGG, CifarNet', '"""Other words. VGG, CifarNet') == before
+    assert rehash(package / "network.py", '"""`Network` and', '"""Other words. `Network` and') == before
     assert rehash(package / "energy.py", "4.6", "4.7") == before
 
 

@@ -18,7 +18,8 @@ from snnbook.conversion import (
     quantised,
     top_activations,
 )  # fmt: skip
-from snnbook.models import Network, build
+from snnbook.models import build
+from snnbook.network import Network
 from snnbook.neurons import IF, spiking_layers
 from snnbook.quantise import ClippedReLU, QuantClip, Threshold
 from snnbook.record import observe

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from snnbook.counts import connections, count, macs, parameters
-from snnbook.models import Residual, build
+from snnbook.models import build
+from snnbook.network import Residual
 
 M = 1e6
 

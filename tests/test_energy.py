@@ -18,7 +18,8 @@ from snnbook.energy import (
     joules,
     summary,
 )  # fmt: skip
-from snnbook.models import Network, Residual, build
+from snnbook.models import build
+from snnbook.network import Network, Residual
 from snnbook.neurons import IF, LIF
 
 aten = torch.ops.aten

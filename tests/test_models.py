@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from snnbook.counts import connections, parameters
-from snnbook.models import RESNET, VGG, Network, Residual, build
+from snnbook.models import RESNET, VGG, build
+from snnbook.network import Network, Residual
 from snnbook.neurons import IF, LIF, spiking_layers
 from snnbook.quantise import ClippedReLU, QuantClip
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from snnbook.models import Network, Residual, build
+from snnbook.models import build
+from snnbook.network import Network, Residual
 from snnbook.neurons import IF, LIF, spiking_layers
 from snnbook.record import FiringRates, firing_rates, observe
 

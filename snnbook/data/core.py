@@ -41,6 +41,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
+    def to(self, device: str | torch.device) -> Split:
+        """The same samples on ``device``."""
+        groups = None if self.groups is None else self.groups.to(device)
+        return Split(self.x.to(device), self.y.to(device), groups)
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
@@ -108,7 +113,7 @@ class Data:
 
     def normalise(self, x: Tensor) -> Tensor:
         """Samples in the unit of ``x``, [..., C, H, W], as float32 with mean and std of the set taken out."""
-        mean, std = self.mean[:, None, None], self.std[:, None, None]
+        mean, std = self.mean[:, None, None].to(x.device), self.std[:, None, None].to(x.device)
         return x.to(torch.float32).sub_(mean).div_(std) if x.dtype != torch.float32 else (x - mean) / std
 
     def batches(
@@ -120,6 +125,7 @@ class Data:
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        device: str | torch.device = "cpu",
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Draw batches.
 
@@ -133,6 +139,8 @@ class Data:
             rank, world_size: this process takes elements ``rank::world_size`` of each global batch. Order and
                 augmentation are made for the global batch, so all ranks together see what one process would,
                 given equal generators. A last batch below ``world_size`` leaves some ranks an empty one.
+            device: where the whole split is put, and each batch made. Random choices come from ``generator``, so
+                that they are the same on every device.
 
         Returns:
             An iterator of (x, y): x float32, normalised, [N, C, H, W], or [T, N, C, H, W] for event data;
@@ -151,13 +159,13 @@ class Data:
         if augment is not None:
             check("augment", augment, self.kind == "image", f"only images are augmented, not {self.kind}")
             check("generator", generator, generator is not None, "a torch.Generator where augment is given")
-        return self._batches(split, batch_size, generator, augment, drop_last, rank, world_size)
+        return self._batches(split.to(device), batch_size, generator, augment, drop_last, rank, world_size)
 
     def _batches(self, split: Split, batch_size: int, generator, augment, drop_last, rank, world_size):
         n = len(split)
         order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
         for start in range(0, n - batch_size + 1 if drop_last else n, batch_size):
-            index = order[start : start + batch_size]
+            index = order[start : start + batch_size].to(split.x.device)
             if augment is None:
                 index = index[rank::world_size]
                 x, y = split.x[index], split.y[index]

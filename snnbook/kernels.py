@@ -1,0 +1,1 @@
+"""The loops over time of IF and LIF neurons, as pure functions that a compiler can fuse."""
