@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from .checks import check
-from .neurons import Dynamics, charge, if_run, multi_step
+from .kernels import Dynamics, charge
+from .neurons import if_run, multi_step
 
 
 def trace(x: Tensor, d: Dynamics, v0: float = 0.0) -> pd.DataFrame:

@@ -1,131 +1,73 @@
 """Integrate-and-fire neurons over whole spike trains, on SpikingJelly's node classes.
 
-One step of every neuron here, with membrane potential v, drive x = W·s + b and threshold θ:
-
-    charge   IF   h(t) = v(t−1) + x(t)
-             LIF  h(t) = v(t−1) + (x(t) − (v(t−1) − v_reset)) / τ     decay_input = True
-                  h(t) = v(t−1) − (v(t−1) − v_reset) / τ + x(t)       decay_input = False
-    fire          s(t) = 1[h(t) ≥ θ]
-    reset    soft v(t) = h(t) − θ·s(t)
-             hard v(t) = (1 − s(t))·h(t) + s(t)·v_reset
-
-Soft reset of an IF neuron is equation (1) of the RMPE paper. The multi-step loop keeps its state in place and
-has one hand-written backward pass, so that nothing but h is stored for the gradient.
+Their loop over time is in :mod:`snnbook.kernels`. Soft reset of an IF neuron is equation (1) of the RMPE paper.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor, nn
 
+from . import kernels
 from .checks import check
+from .kernels import Dynamics
 
 
-class Dynamics(NamedTuple):
-    """The constants of one layer of neurons; ``tau=None`` means no leak (IF), ``v_reset=None`` means soft reset."""
-
-    v_threshold: float = 1.0
-    v_reset: float | None = None
-    tau: float | None = None
-    decay_input: bool = True
-
-
-def charge(x: Tensor, v: Tensor, d: Dynamics) -> Tensor:
-    """Potential before firing, h(t), of drive ``x`` and potential ``v`` (same shape, any unit)."""
-    if d.tau is None:
-        return v + x
-    rest = 0.0 if d.v_reset is None else d.v_reset
-    if d.decay_input:
-        return v + (x - (v - rest)) / d.tau
-    return v - (v - rest) / d.tau + x
+def _rows(x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
+    """Drive [T, N, ...] as rows [T, M] in the order of memory; also [N, H, W, C] where channels come last there."""
+    one = x[:1] if x.stride(0) == 0 else x  # a constant drive is not copied
+    if x.ndim == 5 and not one.is_contiguous() and one.permute(0, 1, 3, 4, 2).is_contiguous():
+        last = one.permute(0, 1, 3, 4, 2)
+        return last.reshape(len(one), -1).expand(len(x), -1), last.shape[1:]
+    return one.reshape(len(one), -1).expand(len(x), -1), None
 
 
-def _charge_(v: Tensor, x: Tensor, d: Dynamics) -> None:
-    """``v`` becomes h in place, with the same rounding as :func:`charge`."""
-    if d.tau is None:
-        v.add_(x)
-        return
-    rest = 0.0 if d.v_reset is None else d.v_reset
-    leak = v - rest if rest else v
-    if d.decay_input:
-        v.add_(torch.sub(x, leak).div_(d.tau))
-    else:
-        v.sub_(leak / d.tau).add_(x)
-
-
-def _reset_(v: Tensor, s: Tensor, d: Dynamics) -> None:
-    if d.v_reset is None:
-        v.sub_(s, alpha=d.v_threshold)
-    else:
-        v.masked_fill_(s.bool(), d.v_reset)
-
-
-def _slope(surrogate_function: nn.Module, over: Tensor) -> Tensor:
-    """Surrogate derivative ds/dh at h − θ = ``over``."""
-    return surrogate_function.backward(torch.ones_like(over), over, **surrogate_function._sg_params)
-
-
-class _MultiStep(torch.autograd.Function):
-    """Forward and backward of a whole spike train; saves h(t) only."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, v0: Tensor, d: Dynamics, surrogate_function, detach_reset: bool):
-        spikes, h, v = torch.empty_like(x), torch.empty_like(x), v0.clone()
-        for t in range(x.shape[0]):
-            _charge_(v, x[t], d)
-            h[t].copy_(v)
-            torch.ge(v, d.v_threshold, out=spikes[t])
-            _reset_(v, spikes[t], d)
-        ctx.save_for_backward(h)
-        ctx.constants = d, surrogate_function, detach_reset
-        return spikes, v
-
-    @staticmethod
-    def backward(ctx, grad_spikes: Tensor, grad_v: Tensor):
-        (h,), (d, surrogate_function, detach_reset) = ctx.saved_tensors, ctx.constants
-        grad_x, keep, gain = torch.empty_like(h), 1.0, 1.0
-        if d.tau is not None:
-            keep, gain = 1 - 1 / d.tau, 1 / d.tau if d.decay_input else 1.0
-        for t in reversed(range(h.shape[0])):
-            slope = _slope(surrogate_function, h[t] - d.v_threshold)
-            fired = (h[t] >= d.v_threshold).to(h.dtype) if d.v_reset is not None else None
-            through_reset = 1.0 if fired is None else 1 - fired
-            if not detach_reset:
-                through_reset = through_reset - slope * (d.v_threshold if fired is None else h[t] - d.v_reset)
-            grad_h = grad_spikes[t] * slope + grad_v * through_reset
-            grad_x[t], grad_v = grad_h * gain, grad_h * keep
-        return grad_x, grad_v, None, None, None
+def _shaped(rows: Tensor, like: Tensor, last: tuple[int, ...] | None) -> Tensor:
+    """Rows [..., M] back in the shape of ``like`` [..., N, C, H, W]."""
+    if last is None:
+        return rows.view(like.shape)
+    return rows.view(*rows.shape[:-1], *last).movedim(-1, -3)
 
 
 def multi_step(
-    x: Tensor, v0: Tensor, d: Dynamics, surrogate_function=None, detach_reset: bool = True
+    x: Tensor,
+    v0: Tensor,
+    d: Dynamics,
+    surrogate_function=None,
+    detach_reset: bool = True,
+    emit: float = 1.0,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run one layer of neurons over its drive.
 
     Args:
         x: drive [T, N, ...].
-        v0: initial membrane potential, shape of ``x[0]``.
+        v0: initial membrane potential, a tensor that broadcasts to the shape of ``x[0]``.
         d: threshold, reset and leak.
         surrogate_function: SpikingJelly surrogate for the backward pass; ``None`` runs without gradient.
         detach_reset: whether the gradient ignores the reset (its spike is a constant there).
+        emit: height of a spike in the output.
+        dtype: of the spikes without gradient; that of ``x`` by default.
 
     Returns:
-        ``(spikes, v)``: spikes 0/1 [T, N, ...] in the dtype of ``x`` and the residual potential v(T) [N, ...].
+        ``(spikes, v)``: spikes 0/emit [T, N, ...] and the residual potential v(T) [N, ...], in float32 at least.
     """
-    if surrogate_function is not None and torch.is_grad_enabled() and (x.requires_grad or v0.requires_grad):
-        return _MultiStep.apply(x, v0, d, surrogate_function, detach_reset)
-    with torch.no_grad():
-        spikes, v = torch.empty_like(x), v0.clone()
-        for t in range(x.shape[0]):
-            _charge_(v, x[t], d)
-            torch.ge(v, d.v_threshold, out=spikes[t])
-            _reset_(v, spikes[t], d)
-    return spikes, v
+    learning = surrogate_function is not None and torch.is_grad_enabled() and (x.requires_grad or v0.requires_grad)
+    rows, last = _rows(x)
+    v0 = v0.to(torch.promote_types(x.dtype, torch.float32))
+    if v0.ndim or learning:
+        v0 = v0.expand(x.shape[1:])
+        v0 = (v0 if last is None else v0.movedim(-3, -1)).reshape(-1)
+    if learning:
+        spikes, v = kernels.MultiStep.apply(rows, v0, d, emit, surrogate_function, detach_reset)
+    else:
+        with torch.no_grad():
+            spikes, v = kernels.forward(rows, v0, d, emit, dtype)
+    return _shaped(spikes, x, last), _shaped(v, x[0], last)
 
 
 def if_run(x: Tensor, v0: Tensor | float = 0.0, threshold: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -138,14 +80,15 @@ def if_run(x: Tensor, v0: Tensor | float = 0.0, threshold: float = 1.0) -> tuple
         ValueError: if ``threshold`` is not positive.
     """
     check("threshold", threshold, threshold > 0, "a positive number")
-    start = torch.as_tensor(v0, dtype=x.dtype, device=x.device).expand(x.shape[1:])
-    return multi_step(x, start, Dynamics(threshold))
+    return multi_step(x, torch.as_tensor(v0, dtype=x.dtype, device=x.device), Dynamics(threshold))
 
 
 class _Spiking:
     """What IF and LIF share: start from ``v_init`` by themselves, fold T, emit spikes of height ``emit``."""
 
-    def _setup(self, v_init: Tensor | float, emit: float, step_bias: Tensor | float | None) -> None:
+    def _setup(self, v_init: Tensor | float | None, emit: float, step_bias: Tensor | float | None) -> None:
+        if v_init is None:
+            v_init = 0.0 if self.v_reset is None else self.v_reset
         self.register_buffer("v_init", torch.as_tensor(v_init, dtype=torch.float32).clone())
         bias = None if step_bias is None else torch.as_tensor(step_bias, dtype=torch.float32).clone()
         self.register_buffer("step_bias", bias)
@@ -174,13 +117,14 @@ class _Spiking:
         Starts from ``v_init`` unless ``self.carry`` is set, which runs on from the last state.
         """
         running = self.carry and isinstance(self.v, Tensor)
-        v0 = self.v if running else self.v_init.to(x_seq.dtype).expand(x_seq.shape[1:])
+        v0 = self.v if running else self.v_init
         first = self.steps_done if running else 0
         self.steps_done = first + len(x_seq)
         if self.step_bias is not None:
             x_seq = x_seq + self._bias_at(first, len(x_seq))
-        spikes, self.v = multi_step(x_seq, v0, self.dynamics(), self.surrogate_function, self.detach_reset)
-        return spikes if self.emit == 1 else spikes * self.emit
+        how = self.surrogate_function, self.detach_reset, self.emit
+        spikes, self.v = multi_step(x_seq, v0, self.dynamics(), *how)
+        return spikes
 
     def _bias_at(self, first: int, steps: int) -> Tensor:
         """The part of ``step_bias`` for steps ``first`` to ``first + steps``; ValueError where it has too few."""
@@ -213,7 +157,7 @@ class IF(_Spiking, neuron.IFNode):
         v_reset: ``None`` for soft reset, else the potential after a spike.
         surrogate_function: SpikingJelly surrogate gradient.
         detach_reset: whether the gradient ignores the reset.
-        v_init: initial potential v(0), a number or a tensor that broadcasts to [N, ...].
+        v_init: initial potential v(0), a number or a tensor that broadcasts to [N, ...]; 0, or ``v_reset``, by default.
         emit: height of an output spike; a converted network emits θ.
         step_bias: extra drive at every step, a number or a tensor [T or 1, ...] that broadcasts to [T, N, ...].
         step_mode: ``m`` for [T, N, ...], ``s`` for one step a call.
@@ -228,7 +172,7 @@ class IF(_Spiking, neuron.IFNode):
         v_reset: float | None = None,
         surrogate_function: nn.Module | None = None,
         detach_reset: bool = True,
-        v_init: Tensor | float = 0.0,
+        v_init: Tensor | float | None = None,
         emit: float = 1.0,
         step_bias: Tensor | float | None = None,
         step_mode: str = "m",
@@ -263,7 +207,7 @@ class LIF(_Spiking, neuron.LIFNode):
         v_reset: float | None = None,
         surrogate_function: nn.Module | None = None,
         detach_reset: bool = True,
-        v_init: Tensor | float = 0.0,
+        v_init: Tensor | float | None = None,
         emit: float = 1.0,
         step_bias: Tensor | float | None = None,
         step_mode: str = "m",

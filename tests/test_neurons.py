@@ -9,8 +9,9 @@ from scipy.integrate import quad
 from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import nn
 
-from snnbook import neurons
-from snnbook.neurons import IF, LIF, Dynamics, charge, if_run, multi_step, spiking_layers
+from snnbook import kernels
+from snnbook.kernels import Dynamics, charge
+from snnbook.neurons import IF, LIF, if_run, multi_step, spiking_layers
 
 SURROGATES = [
     surrogate.ATan(),
@@ -268,7 +269,7 @@ def test_a_layer_that_ran_with_gradient_can_be_copied(make):
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("sg, limit", [(surrogate.Rect, 4.0), (surrogate.ATan, np.inf)])
 def test_surrogate_integrates_to_one(sg, limit, alpha):
-    f = lambda u: neurons._slope(sg(alpha=alpha), torch.tensor([u], dtype=torch.float64)).item()  # noqa: E731
+    f = lambda u: kernels._slope(sg(alpha=alpha), torch.tensor([u], dtype=torch.float64)).item()  # noqa: E731
     edges = {"points": [-0.5 / alpha, 0.5 / alpha]} if np.isfinite(limit) else {}
     assert quad(f, -limit, limit, **edges)[0] == pytest.approx(1, abs=1e-6)
 
