@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check, check_choice
@@ -89,6 +90,11 @@ def _padding(module: nn.Conv2d, axis: int) -> int:
     return 0 if module.padding == "valid" else module.padding[axis]
 
 
+def _spikes(x: Tensor, unit: float, *axes: int) -> Tensor:
+    """Spikes of height ``unit`` in ``x``, summed over ``axes``: one pass, and whole numbers again, float64."""
+    return (x.sum(axes) / unit).round().double()
+
+
 class _Counter:
     """Adds up operations per layer and step over batches; its methods are callbacks of ``observe``."""
 
@@ -98,8 +104,10 @@ class _Counter:
         self._fan: dict[str, Tensor] = {}
 
     def _add(self, layer: str, part: str, kind: str, per_step: Tensor) -> None:
-        key = (layer, part, kind)
-        self._ops[key] = self._ops.get(key, 0) + per_step.double().cpu()
+        key, new = (layer, part, kind), per_step.double().cpu()
+        known = self._ops.get(key, new.new_zeros(0))
+        steps = max(len(known), len(new))  # a pre-run may be shorter or longer than the run that follows
+        self._ops[key] = sum(F.pad(x, (0, steps - len(x))) for x in (known, new))
 
     def _per_step(self, x: Tensor) -> Tensor:
         """Sum of ``x`` [T·N, ...] within each step [T]; T is 1 where static input is seen once."""
@@ -111,8 +119,7 @@ class _Counter:
             self._fan[name] = fan_out(module, x.shape, y.shape).to(x.device)
         unit, fan = getattr(x, "spike_unit", None), self._fan[name]
         if unit is not None:
-            spikes = (x / unit).round()  # whole numbers again, so that every sum below is exact
-            arrivals = spikes.sum(1) if x.ndim == 4 else spikes
+            arrivals = _spikes(x, unit, 1) if x.ndim == 4 else _spikes(x, unit, *range(1, x.ndim))
             self._add(name, "connection", "ac", self._per_step(arrivals * fan))
         else:
             each = fan.sum() * x.shape[1] if x.ndim == 4 else fan * x[0].numel()
@@ -120,7 +127,7 @@ class _Counter:
 
     def neuron(self, name: str, layer: nn.Module, drive: Tensor, output: Tensor) -> None:
         """Neurons: drive and bias into the potential (2 AC a step), soft reset (1 AC a spike), leak (1 MAC a step)."""
-        spikes = self._per_step(output != 0)
+        spikes = self._per_step(_spikes(output, layer.emit, *range(1, output.ndim)))
         each = torch.full_like(spikes, drive.numel() / len(spikes))
         self._add(name, "neuron", "ac", 2 * each + (spikes if layer.v_reset is None else 0))
         if layer.dynamics().tau is not None:
@@ -129,11 +136,12 @@ class _Counter:
     def junction(self, name: str, module: nn.Module, x: Tensor, y: Tensor) -> None:
         """Pools: an AC for each spike that arrives; residual additions: an AC for each element."""
         if isinstance(module, Residual):
-            self._add(name, "residual", "ac", self._per_step(torch.ones_like(y)))
+            part, arrivals = "residual", torch.full((len(y),), y[0].numel(), dtype=torch.float64)
+        elif (unit := getattr(x, "spike_unit", None)) is not None:
+            part, arrivals = "pool", _spikes(x, unit, *range(1, x.ndim))
         else:
-            unit = getattr(x, "spike_unit", None)
-            arrivals = torch.ones_like(x) if unit is None else (x / unit).round()
-            self._add(name, "pool", "ac", self._per_step(arrivals))
+            part, arrivals = "pool", torch.full((len(x),), x[0].numel(), dtype=torch.float64)
+        self._add(name, part, "ac", self._per_step(arrivals))
 
     def table(self) -> pd.DataFrame:
         rows = [

@@ -157,7 +157,7 @@ def _run(function: Callable, plain: Callable, key: tuple, size: int, *arguments)
             return _compiled(function, key)(*arguments)
         except Exception as error:  # whatever a missing or broken compiler raises
             _state["broken"] = True
-            reason = str(error).strip().splitlines()[:1]
+            reason = (str(error).strip().splitlines() or ["?"])[0]
             _log.warning("neurons run without a compiler (%s: %s): slower, same spikes", type(error).__name__, reason)
     return plain(*arguments)
 

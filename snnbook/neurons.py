@@ -93,9 +93,17 @@ class _Spiking:
         bias = None if step_bias is None else torch.as_tensor(step_bias, dtype=torch.float32).clone()
         self.register_buffer("step_bias", bias)
         self.emit = emit
+        self.spike_dtype: torch.dtype | None = None
         self.time_steps: int | None = None
         self.carry = False
         self.steps_done = 0
+
+    def _apply(self, fn):
+        """As for any module; ``step_bias`` goes along flat, because its five axes have no channels-last format."""
+        bias, self.step_bias = self.step_bias, None
+        super()._apply(fn)
+        self.step_bias = bias if bias is None else fn(bias.flatten()).view(bias.shape)
+        return self
 
     def __getstate__(self) -> dict:
         """For copies and pickles: the potential comes along, the graph behind it does not."""
@@ -122,7 +130,7 @@ class _Spiking:
         self.steps_done = first + len(x_seq)
         if self.step_bias is not None:
             x_seq = x_seq + self._bias_at(first, len(x_seq))
-        how = self.surrogate_function, self.detach_reset, self.emit
+        how = self.surrogate_function, self.detach_reset, self.emit, self.spike_dtype
         spikes, self.v = multi_step(x_seq, v0, self.dynamics(), *how)
         return spikes
 

@@ -1,8 +1,9 @@
 """ANN → SNN conversion: batch norm folded, each activation replaced by IF neurons with a threshold and a potential."""
 
+from ..fold import fold_batchnorm, replace
 from .limits import infinite_time, mean_outputs
 from .methods import METHODS, Method, Report, Setting, convert
-from .rewrite import activations, each_output, fold_batchnorm, replace
+from .rewrite import activations, each_output
 from .sources import clipped, quantised
 from .thresholds import largest, spiking, top_activations, trained_thresholds
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ..fold import replace
 from ..network import Network
 from ..neurons import spiking_layers
 from ..quantise import ClippedReLU
-from .rewrite import activations, each_output, replace
+from .rewrite import activations, each_output
 
 
 def infinite_time(snn: Network) -> Network:

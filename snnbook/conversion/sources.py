@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
+from ..fold import replace
 from ..quantise import ClippedReLU, QuantClip
-from .rewrite import replace
 from .thresholds import largest
 
 

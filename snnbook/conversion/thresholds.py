@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check
+from ..fold import replace
 from ..network import Network
 from ..neurons import IF
 from ..quantise import Threshold
-from .rewrite import activations, each_output, replace
+from .rewrite import activations, each_output
 
 #: Smallest threshold that a rule gives: a layer that is always silent still needs a positive one.
 SMALLEST = 1e-6
