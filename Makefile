@@ -6,7 +6,7 @@ NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test lint lab execute bench clean distclean
+.PHONY: help env book test lint lab execute bench benchbook clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,11 @@ execute: env ## execute the committed notebooks in place, in order
 	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
 	  --ExecutePreprocessor.timeout=1200 $(sort $(wildcard notebooks/*.ipynb))
 
-bench: env ## build the book from nothing and record time, memory and page sizes in results
+bench: env ## measure the engine beside its peers and record it in results (BENCH="--repeats 3" for less)
+	@$(BIN)/python -m pip install --quiet --no-deps -r requirements-bench.txt
+	@$(BIN)/python -m benchmarks.engine $(BENCH)
+
+benchbook: env ## build the book from nothing and record time, memory and page sizes in results
 	@$(BIN)/python benchmarks/book.py
 
 clean: ## remove the book, trained networks, runs and caches

@@ -17,7 +17,10 @@ from .checks import check, check_choice
 
 
 def field(default: Any, help: str, *, low=None, high=None, choices=None) -> Any:
-    """A parameter: its default, one line of help and what is allowed (bounds inclusive, for each element of a list)."""
+    """A parameter: its default, one line of help and what is allowed (bounds inclusive, for each element of a list).
+
+    ``choices`` may be a function that gives them.
+    """
     meta = {"help": help, "low": low, "high": high, "choices": choices}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=meta)
@@ -52,7 +55,7 @@ def _check_range(name: str, value: Any, low, high, choices) -> None:
             _check_range(f"{name}[{i}]", v, low, high, choices)
     elif value is not None:
         if choices is not None:
-            check_choice(name, value, choices)
+            check_choice(name, value, choices() if callable(choices) else choices)
         allowed = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
         inside = (low is None or value >= low) and (high is None or value <= high)
         check(name, value, inside, allowed)
@@ -119,7 +122,19 @@ def data_dir_field() -> Any:
 
 def by_notebook() -> dict[str, type[Params]]:
     """Every notebook's parameter class by the notebook's name."""
-    return {cls.notebook: cls for cls in Params.__subclasses__() if cls.notebook}
+    found, todo = {}, [Params]
+    while todo:
+        cls = todo.pop(0)
+        todo += cls.__subclasses__()
+        found |= {cls.notebook: cls} if cls.notebook else {}
+    return found
+
+
+def conversion_methods() -> tuple[str, ...]:
+    """Names of the conversion methods; torch is loaded when they are first asked for."""
+    from .conversion import METHODS
+
+    return tuple(METHODS)
 
 
 @dataclass(frozen=True)
@@ -202,14 +217,22 @@ class TwoStageConversion(Params):
     methods: list[str] = field(
         ["robust_norm", "qc", "qcfs"],
         "conversion methods to compare",
-        choices=("max_norm", "robust_norm", "opi", "tcl", "qc", "qcfs"),
+        choices=conversion_methods,
     )
     time_steps: list[int] = field([1, 2, 4, 8, 16, 32, 64], "numbers of time steps T to measure", low=1, high=4096)
+    calibrated_steps: list[int] = field(
+        [1, 2, 4, 8], "values of T for which Phase II calibrates a network each", low=1, high=4096
+    )
+    tuned_steps: list[int] = field([1, 2, 4], "values of T for which a network is trained at the end", low=1, high=64)
+    shown_steps: int = field(4, "T at which the choices of Phase II are compared", low=1, high=256)
+    images: list[int] = field([8, 32, 100, 200], "numbers of calibration images to compare", low=1, high=50000)
     quant_steps: int = field(8, "quantisation steps L of the QC-ANN", low=1, high=256)
     epochs: int = field(15, "epochs of ReLU pre-training", low=1, high=1000)
     fine_tune_epochs: int = field(6, "epochs of fine-tuning with trained thresholds", low=1, high=1000)
     lr: float = field(0.1, "peak learning rate of pre-training", low=1e-6, high=10)
     fine_tune_lr: float = field(0.01, "peak learning rate of fine-tuning", low=1e-7, high=10)
+    tune_epochs: int = field(3, "epochs of training a converted network at its own T", low=1, high=1000)
+    tune_lr: float = field(0.01, "peak learning rate of that training", low=1e-7, high=10)
     label_smoothing: float = field(0.0, "label smoothing of both trainings", low=0, high=0.9)
     batch_size: int = field(64, "images of a training batch", low=1, high=65536)
     augment: str = field("crop1", "augmentation by names in snnbook.augment or empty for none")
@@ -218,4 +241,94 @@ class TwoStageConversion(Params):
     repeats: int = field(3, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
     seed: int = seed_field()
     device: str = device_field()
+    out_dir: str = out_dir_field()
+
+
+@dataclass(frozen=True)
+class ConvertedNetworks(Params):
+    """What chapters that measure converted networks share; with equal values they share the trained networks too."""
+
+    dataset: str = field("digits", "data set: digits or cifar10 or cifar100", choices=("digits", "cifar10", "cifar100"))
+    data_dir: str = data_dir_field()
+    model: str = field(
+        "vgg9",
+        "network by its name in snnbook.models",
+        choices=("vgg5", "vgg9", "vgg16", "resnet20", "resnet20_wide"),
+    )
+    width: float = field(0.25, "multiplier on the width of every hidden layer", low=0.05, high=4)
+    quant_steps: int = field(8, "quantisation steps L of the quantised ANNs", low=1, high=256)
+    epochs: int = field(15, "epochs of ReLU pre-training", low=1, high=1000)
+    fine_tune_epochs: int = field(6, "epochs of fine-tuning with trained thresholds", low=1, high=1000)
+    lr: float = field(0.1, "peak learning rate of pre-training", low=1e-6, high=10)
+    fine_tune_lr: float = field(0.01, "peak learning rate of fine-tuning", low=1e-7, high=10)
+    tune_epochs: int = field(3, "epochs of training a converted network at its own T", low=1, high=1000)
+    tune_lr: float = field(0.01, "peak learning rate of that training", low=1e-7, high=10)
+    label_smoothing: float = field(0.0, "label smoothing of all trainings", low=0, high=0.9)
+    batch_size: int = field(64, "images of a training batch", low=1, high=65536)
+    augment: str = field("crop1", "augmentation by names in snnbook.augment or empty for none")
+    calibration: int = field(200, "training images set apart for calibration", low=1, high=50000)
+    validation: int = field(200, "training images set apart to choose the best epoch and to keep a calibration step",
+                            low=1, high=50000)  # fmt: skip
+    samples: int = field(64, "test images over which spikes and operations are counted", low=1, high=50000)
+    energy_model: str = field("45nm_fp32", "energy model of the figures", choices=("45nm_fp32", "45nm_int8", "rolls"))
+    repeats: int = field(1, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
+    seed: int = seed_field()
+    device: str = device_field()
+    out_dir: str = out_dir_field()
+
+
+@dataclass(frozen=True)
+class ConversionEnergy(ConvertedNetworks):
+    """Chapter 14: operations, joules and memory traffic of converted networks."""
+
+    notebook: ClassVar[str] = "14_conversion_energy"
+    methods: list[str] = field(
+        ["robust_norm", "qc", "qcfs", "cos"], "conversion methods to compare", choices=conversion_methods
+    )
+    time_steps: list[int] = field([1, 2, 4, 8, 16, 32, 64], "numbers of time steps T to measure", low=1, high=4096)
+
+
+@dataclass(frozen=True)
+class ConversionBenchmark(ConvertedNetworks):
+    """Chapter 13: all conversion methods side by side."""
+
+    notebook: ClassVar[str] = "13_conversion_benchmark"
+    methods: list[str] = field(
+        [
+            "max_norm",
+            "robust_norm",
+            "rate_norm",
+            "opt",
+            "opi",
+            "snn_calibration_bias",
+            "snn_calibration",
+            "tcl",
+            "ann2snn",
+            "qc",
+            "lwc",
+            "lmpc",
+            "lmpc_lwc",
+            "qcfs",
+            "srp",
+            "cos",
+            "step_bias",
+            "matched",
+            "tuned",
+        ],
+        "conversion methods to compare",
+        choices=conversion_methods,
+    )
+    time_steps: list[int] = field([1, 2, 4], "numbers of time steps T to measure", low=1, high=4096)
+
+
+@dataclass(frozen=True)
+class Speed(Params):
+    """Chapter 3: the engine, its peers and the roofline."""
+
+    notebook: ClassVar[str] = "03_speed"
+    results: str = field("results/benchmarks/engine", "folder of the recorded benchmark that the tables show")
+    time_steps: int = field(4, "time steps T of the neurons that are timed on this machine", low=1, high=64)
+    batch: int = field(16, "their batch", low=1, high=1024)
+    channels: int = field(32, "their channels", low=1, high=1024)
+    seed: int = seed_field()
     out_dir: str = out_dir_field()

@@ -4,7 +4,8 @@ quantised or clipped activation, conversion, accuracy against time steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
@@ -16,8 +17,11 @@ from .conversion import METHODS, Report, clipped, convert, infinite_time, mean_o
 from .data import Data
 from .evaluate import accuracy, accuracy_over_time
 from .models import build
-from .params import TwoStageConversion
-from .train import Recipe
+from .params import Params
+from .train import Recipe, pick_device
+
+#: Images of a calibration or test batch: a run of T steps holds a few times T of them in memory.
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,16 @@ class TwoStage:
     """Source networks of one seed, trained when first asked for and cached by content.
 
     Attributes:
-        data: data set; calibration images come from its ``calibration`` split.
+        data: data set; methods calibrate on its ``calibration`` split, and decide on its ``validation`` split whether
+            a step of theirs is kept.
         model: name of the architecture.
         width: its width multiplier.
         quant_steps: L of the quantised activations.
         pretraining: recipe of the ReLU network.
         fine_tuning: recipe of the networks with trained thresholds.
+        tuning: recipe of methods that train the spiking network; that of fine-tuning if there is none.
         seed: of initial weights and recipes.
-        device: auto, cpu or cuda.
+        device: where networks are trained, calibrated and measured: auto, cpu or cuda.
     """
 
     data: Data
@@ -43,24 +49,35 @@ class TwoStage:
     fine_tuning: Recipe
     seed: int = 0
     device: str = "auto"
-    _nets: dict[str, nn.Module] = field(default_factory=dict)
+    tuning: Recipe | None = None
+    _nets: dict[tuple[str, int], nn.Module] = field(default_factory=dict)
+    _accuracies: dict[int, float] = field(default_factory=dict)
 
     def calibration(self) -> list:
         """The calibration images as batches."""
-        return list(self.data.batches("calibration", 32))
+        return list(self.data.batches("calibration", BATCH, device=pick_device(self.device)))
 
-    def network(self, source: str) -> nn.Module:
+    def validation(self) -> list:
+        """The validation images as batches."""
+        return list(self.data.batches("validation", BATCH, device=pick_device(self.device)))
+
+    def network(self, source: str, levels: int | None = None) -> nn.Module:
         """The trained network with activation ``source``: relu, clip, qc or qcfs.
+
+        Args:
+            source: name of the activation.
+            levels: L of a quantised one; ``quant_steps`` by default.
 
         Raises:
             ValueError: for another source.
         """
         check_choice("source", source, ("relu", "clip", "qc", "qcfs"))
-        if source not in self._nets:
-            self._nets[source] = self._train(source)
-        return self._nets[source]
+        key = source, (levels or self.quant_steps) if source in ("qc", "qcfs") else 0
+        if key not in self._nets:
+            self._nets[key] = self._train(*key)
+        return self._nets[key].to(pick_device(self.device))
 
-    def _train(self, source: str) -> nn.Module:
+    def _train(self, source: str, levels: int) -> nn.Module:
         if source == "relu":
             net = build(
                 self.model,
@@ -73,33 +90,81 @@ class TwoStage:
         else:
             relu, images = self.network("relu"), self.calibration()
             shift = 0.5 if source == "qcfs" else 0.0
-            net = clipped(relu, images) if source == "clip" else quantised(relu, images, self.quant_steps, shift)
+            net = clipped(relu, images) if source == "clip" else quantised(relu, images, levels, shift)
             recipe = self.fine_tuning
         trained(net, self.data, replace(recipe, seed=self.seed), device=self.device)
         return net
 
-    def converted(self, method: str, time_steps: int) -> tuple[nn.Module, Report]:
-        """The source network of ``method``, converted for T = ``time_steps``."""
+    def ann(self, method: str, time_steps: int) -> nn.Module:
+        """The network that ``method`` converts for T = ``time_steps``: trained at L = min(T, L) where it is matched."""
         check_choice("method", method, METHODS)
-        net = self.network(METHODS[method].source)
-        return convert(net, method, time_steps=time_steps, calibration=self.calibration())
+        levels = min(time_steps, self.quant_steps) if METHODS[method].matched else None
+        return self.network(METHODS[method].source, levels)
+
+    def ann_accuracy(self, method: str, time_steps: int) -> float:
+        """Test accuracy, 0 to 1, of that network."""
+        net = self.ann(method, time_steps)
+        if id(net) not in self._accuracies:
+            self._accuracies[id(net)] = accuracy(net, self.data, device=pick_device(self.device))
+        return self._accuracies[id(net)]
+
+    def converted(self, method: str, time_steps: int, **options) -> tuple[nn.Module, Report]:
+        """The source network of ``method``, converted for T = ``time_steps``; ``options`` are those of the method."""
+        check_choice("method", method, METHODS)
+        rule = METHODS[method]
+        images = {"calibration": self.calibration(), "validation": self.validation()}
+        if "recipe" in rule.options:
+            recipe = replace(self.tuning or self.fine_tuning, seed=self.seed)
+            options = {"data": self.data, "recipe": recipe, "device": self.device} | options
+        return convert(self.ann(method, time_steps), method, time_steps=time_steps, **images, **options)
+
+    def networks(
+        self, method: str, time_steps: Sequence[int], **options
+    ) -> Iterator[tuple[list[int], nn.Module, Report]]:
+        """Yield (T, network, report), for each T where the method depends on it, else once for all."""
+        check_choice("method", method, METHODS)
+        for steps in [[t] for t in time_steps] if METHODS[method].depends_on_T else [list(time_steps)]:
+            yield steps, *self.converted(method, max(steps), **options)
+
+    def accuracies(self, snn: nn.Module, report: Report, time_steps: Sequence[int]) -> pd.DataFrame:
+        """Test accuracy of a converted network at each T.
+
+        Returns:
+            Columns ``time_steps``, ``accuracy`` (0 to 1), ``total_steps`` (with steps before the T that count),
+            ``seconds`` (of the conversion), ``limit_accuracy`` (T → ∞; missing where the network is made for one T
+            or reacts to a pre-run).
+        """
+        device, method = pick_device(self.device), METHODS[report.method]
+        table = accuracy_over_time(snn, self.data, time_steps, batch_size=BATCH, device=device)
+        fixed = not method.depends_on_T and not report.prerun_steps
+        limit = accuracy(infinite_time(snn), self.data, device=device) if fixed else math.nan
+        total = [total_steps(snn, report, t) for t in table["time_steps"]]
+        return table.assign(total_steps=total, seconds=report.seconds, limit_accuracy=limit)
 
     def compare(self, methods: Sequence[str], time_steps: Sequence[int]) -> pd.DataFrame:
         """Test accuracy of each method's ANN, of its SNN at each T and of the limit T → ∞.
 
         Returns:
-            Columns ``method``, ``seed``, ``ann_accuracy``, ``limit_accuracy``, ``time_steps``, ``accuracy`` (all
-            0 to 1), ``loss`` (ANN minus SNN).
+            Columns ``method``, ``seed``, ``ann_accuracy``, ``limit_accuracy``, ``time_steps``, ``total_steps``,
+            ``accuracy`` (all 0 to 1), ``loss`` (ANN minus SNN), ``seconds``; see :meth:`accuracies`.
         """
         parts = []
         for method in methods:
-            ann = accuracy(self.network(METHODS[method].source), self.data)
-            snn, _ = self.converted(method, max(time_steps))
-            limit = accuracy(infinite_time(snn), self.data)
-            part = accuracy_over_time(snn, self.data, time_steps, batch_size=32).assign(method=method, seed=self.seed)
-            parts.append(part.assign(ann_accuracy=ann, limit_accuracy=limit, loss=ann - part["accuracy"]))
-        columns = ["method", "seed", "ann_accuracy", "limit_accuracy", "time_steps", "accuracy", "loss"]
-        return pd.concat(parts, ignore_index=True)[columns]
+            for steps, snn, report in self.networks(method, time_steps):
+                ann = self.ann_accuracy(method, max(steps))
+                part = self.accuracies(snn, report, steps).assign(method=method, seed=self.seed, ann_accuracy=ann)
+                parts.append(part.assign(loss=ann - part["accuracy"]))
+        columns = ["method", "seed", "ann_accuracy", "limit_accuracy", "time_steps", "total_steps", "accuracy", "loss"]
+        return pd.concat(parts, ignore_index=True)[[*columns, "seconds"]]
+
+
+def total_steps(snn: nn.Module, report: Report, time_steps: int) -> int:
+    """T = ``time_steps`` and the steps that ``snn`` takes beside it, which may depend on T."""
+    before, snn.time_steps = snn.time_steps, time_steps
+    try:
+        return time_steps + getattr(snn, "prerun_steps", report.prerun_steps)
+    finally:
+        snn.time_steps = before
 
 
 def enough_steps(table: pd.DataFrame, within: float = 0.01) -> pd.DataFrame:
@@ -132,13 +197,18 @@ def thresholds(report: Report) -> pd.DataFrame:
     return pd.DataFrame({"method": report.method, **values})
 
 
-def experiments(p: TwoStageConversion, data: Data) -> list[TwoStage]:
-    """One :class:`TwoStage` for each of the ``repeats`` seeds of the chapter's parameters."""
+def experiment(p: Params, data: Data, seed: int) -> TwoStage:
+    """The experiment of one ``seed`` with the training parameters of a chapter on conversion."""
     common = {"batch_size": p.batch_size, "label_smoothing": p.label_smoothing, "augment": p.augment}
     pretraining = Recipe(epochs=p.epochs, lr=p.lr, **common)
     fine_tuning = Recipe(epochs=p.fine_tune_epochs, lr=p.fine_tune_lr, **common)
-    seeds = range(p.seed, p.seed + p.repeats)
-    return [TwoStage(data, p.model, p.width, p.quant_steps, pretraining, fine_tuning, s, p.device) for s in seeds]
+    tuning = Recipe(epochs=p.tune_epochs, lr=p.tune_lr, **common)
+    return TwoStage(data, p.model, p.width, p.quant_steps, pretraining, fine_tuning, seed, p.device, tuning)
+
+
+def experiments(p: Params, data: Data) -> list[TwoStage]:
+    """One :class:`TwoStage` for each of the ``repeats`` seeds of a chapter's parameters."""
+    return [experiment(p, data, seed) for seed in range(p.seed, p.seed + p.repeats)]
 
 
 def drift(experiment: TwoStage, method: str, time_steps: Sequence[int]) -> pd.DataFrame:

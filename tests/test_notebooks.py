@@ -62,6 +62,7 @@ def test_bad_parameter_fails_in_the_next_cell_and_writes_nothing(path, tmp_path)
 OTHER = {
     "01_spiking_neurons": {"threshold": 2.0, "time_steps": 12},
     "02_energy_accounting": {"epochs": 1, "time_steps": 3, "samples": 32},
+    "03_speed": {"time_steps": 2, "batch": 2, "channels": 8},
     "10_conversion_errors": {"threshold": 0.5, "time_steps": [2, 4], "samples": 2000},
     "11_rmpe_derivation": {"seed": 3},
     "12_two_stage_conversion": {
@@ -70,7 +71,29 @@ OTHER = {
         "fine_tune_epochs": 1,
         "repeats": 1,
         "time_steps": [2, 5],
+        "calibrated_steps": [2],
+        "tuned_steps": [1],
+        "shown_steps": 2,
+        "images": [8],
+        "tune_epochs": 1,
         "quant_steps": 4,
+    },
+    "13_conversion_benchmark": {
+        "model": "vgg5",
+        "epochs": 1,
+        "fine_tune_epochs": 1,
+        "samples": 16,
+        "methods": ["qcfs", "lmpc", "srp"],
+        "time_steps": [2, 3],
+    },
+    "14_conversion_energy": {
+        "model": "vgg5",
+        "epochs": 1,
+        "fine_tune_epochs": 1,
+        "samples": 16,
+        "methods": ["opi", "srp"],
+        "time_steps": [2, 5],
+        "energy_model": "45nm_int8",
     },
 }
 

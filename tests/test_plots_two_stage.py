@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from snnbook import plots
+from snnbook.conversion import METHODS
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,32 @@ def test_drift_one_line_a_time():
     (ax,) = plots.rounding_drift(table).axes
     assert [list(line.get_ydata()) for line in ax.lines[:2]] == [[-0.1, -0.2], [0.0, 0.1]]
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["T = 4", "T = 8"]
+
+
+def test_layer_errors_one_line_a_step_named_by_it():
+    steps = enumerate(("start", "lmpc", "lwc", "lmpc"))
+    rows = [(layer, p, s, 0.1 / (p + layer)) for p, s in steps for layer in (1, 2)]
+    table = pd.DataFrame(rows, columns=["layer", "position", "step", "error"])
+    (ax,) = plots.layer_errors(table).axes
+    assert [list(line.get_ydata()) for line in ax.lines[:2]] == [[0.1, 0.05], [0.05, 0.1 / 3]]
+    names = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert names == ["before", "after step 1: LMPC", "after step 2: LWC", "after step 3: LMPC"]
+    assert ax.get_ylim()[0] == 0
+
+
+def test_residual_layers_shows_both_counts_in_percent():
+    rows = [(m, layer, 0.5, 0.01 * layer) for m in ("qc", "lmpc") for layer in (1, 2)]
+    table = pd.DataFrame(rows, columns=["method", "layer", "plain", "corrected"])
+    plain, corrected = plots.residual_layers(table).axes
+    assert [list(line.get_ydata()) for line in plain.lines] == [[50, 50]] * 2
+    np.testing.assert_allclose(corrected.lines[1].get_ydata(), [1, 2])
+    names = [t.get_text() for t in plain.get_legend().get_texts()]
+    assert names == [plots.METHOD_LABELS[m] for m in ("qc", "lmpc")]
+
+
+def test_every_method_has_a_label_of_its_own():
+    assert set(METHODS) == set(plots.METHOD_LABELS)
+    assert len(set(plots.METHOD_LABELS.values())) == len(METHODS)
 
 
 def test_framework_names_both_stages_in_four_boxes():

@@ -334,9 +334,9 @@ def test_make_names_a_missing_python():
     assert "snnbook needs Python 3.11 or newer: no-such-python was not found." in done.stderr
 
 
-def pins() -> dict[str, str]:
-    """Name to version of requirements.txt; every line is an exact pin."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+def pins(file: str = "requirements.txt") -> dict[str, str]:
+    """Name to version of a file of requirements; every line is an exact pin."""
+    lines = (ROOT / file).read_text().splitlines()
     lines = [line for line in lines if line.strip() and not line.startswith("#")]
     assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in lines)
     return {normal(name): version for name, version in (line.split("==") for line in lines)}
@@ -365,12 +365,17 @@ def imports(node: ast.AST) -> set[str]:
     return {name.partition(".")[0] for name in found}.union(*map(imports, inner))
 
 
-def test_everything_that_is_imported_is_pinned():
-    files = [path for folder in ("snnbook", "tools") for path in (ROOT / folder).rglob("*.py")]
+@pytest.mark.parametrize(
+    ("folders", "requirements"),
+    [(("snnbook", "tools"), ("requirements.txt",)), (("benchmarks",), ("requirements.txt", "requirements-bench.txt"))],
+)
+def test_everything_that_is_imported_is_pinned(folders, requirements):
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    pinned = set().union(*(pins(file) for file in requirements))
     used = set().union(*(imports(ast.parse(path.read_text())) for path in files))
     outside = used - sys.stdlib_module_names - {"snnbook"}
-    providers = importlib.metadata.packages_distributions()
-    unpinned = {name for name in outside if not {normal(p) for p in providers.get(name, [])} & set(pins())}
+    providers = importlib.metadata.packages_distributions()  # those of make bench may not be installed
+    unpinned = {name for name in outside if not {normal(p) for p in providers.get(name, [name])} & pinned}
     assert not unpinned
 
 

@@ -55,6 +55,34 @@ def test_compare_agrees_with_separate_runs(experiment):
         experiment.converted("magic", 4)
 
 
+def test_a_method_made_for_one_time_is_made_for_each(experiment):
+    table = experiment.compare(["opt", "matched"], [1, 3, 8]).set_index(["method", "time_steps"])
+    assert table["limit_accuracy"].isna().all() and (table["total_steps"] == table.index.get_level_values(1)).all()
+    for method, T in table.index:
+        snn, _ = experiment.converted(method, T)
+        assert table.loc[(method, T), "accuracy"] == pytest.approx(accuracy(snn, experiment.data))
+    for T, levels in ((1, 1), (3, 3), (8, 8), (64, 8)):
+        found = {a.levels for a in conversion.activations(experiment.ann("matched", T)).values()}
+        assert found == {levels}
+        if T <= 8:
+            own = accuracy(experiment.ann("matched", T), experiment.data)
+            assert table.loc[("matched", T), "ann_accuracy"] == pytest.approx(own)
+    biases = [experiment.converted("opt", T)[0].body[0].step_bias.max().item() for T in (1, 4)]
+    assert biases[0] == pytest.approx(4 * biases[1])
+
+
+def test_steps_before_the_steps_count_and_may_depend_on_T(experiment):
+    table = experiment.compare(["srp", "cos"], [1, 6]).set_index(["method", "time_steps"])
+    assert table["total_steps"].to_dict() == {("srp", 1): 5, ("srp", 6): 10, ("cos", 1): 8, ("cos", 6): 10}
+    assert table["limit_accuracy"].isna().all()
+
+
+def test_calibration_and_validation_images_are_those_of_the_splits(experiment):
+    for split, batches in (("calibration", experiment.calibration()), ("validation", experiment.validation())):
+        expected = torch.cat([x for x, _ in experiment.data.batches(split, 7)])
+        assert torch.equal(torch.cat([x for x, _ in batches]), expected)
+
+
 def test_infinite_time_is_where_long_runs_go(experiment):
     x, _ = experiment.calibration()[0]
     snn, _ = experiment.converted("qc", 4)

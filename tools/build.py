@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 #: What the numbers of executed notebooks depend on beside their own cells.
-CODE = ("snnbook", "requirements.txt")
+CODE = ("snnbook", "results", "requirements.txt")
 #: What the pages depend on.
 INPUTS = (*CODE, "notebooks", "book", "tools/build.py", "tools/snnbook_pages.py", "_config.yml", "_toc.yml")
 #: Parts of a path that are never an input; the README's picture is taken of the book.

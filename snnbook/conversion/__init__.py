@@ -1,7 +1,9 @@
 """ANN → SNN conversion: batch norm folded, each activation replaced by IF neurons with a threshold and a potential."""
 
 from ..fold import fold_batchnorm, replace
+from .layerwise import walk
 from .limits import infinite_time, mean_outputs
+from .lwc import PHASE_TWO, Triangle, calibrate, phase_two
 from .methods import METHODS, Method, Report, Setting, convert
 from .rewrite import activations, each_output
 from .sources import clipped, quantised
@@ -9,10 +11,13 @@ from .thresholds import largest, spiking, top_activations, trained_thresholds
 
 __all__ = [
     "METHODS",
+    "PHASE_TWO",
     "Method",
     "Report",
     "Setting",
+    "Triangle",
     "activations",
+    "calibrate",
     "clipped",
     "convert",
     "each_output",
@@ -20,9 +25,11 @@ __all__ = [
     "infinite_time",
     "largest",
     "mean_outputs",
+    "phase_two",
     "quantised",
     "replace",
     "spiking",
     "top_activations",
     "trained_thresholds",
+    "walk",
 ]

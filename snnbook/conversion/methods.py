@@ -13,10 +13,18 @@ from dataclasses import asdict, dataclass, field
 from torch import nn
 
 from ..checks import check, check_choice
+from ..fold import fold_batchnorm
 from ..network import Network
 from ..neurons import spiking_layers
-from .rewrite import activations, fold_batchnorm, refuse
+from .baselines import ann2snn
+from .lwc import PHASE_TWO, phase_two
+from .prerun import cos, srp
+from .ratenorm import rate_norm
+from .rewrite import activations, refuse
+from .snn_calibration import snn_calibration
+from .stepwise import step_bias
 from .thresholds import largest, spiking, trained_thresholds
+from .tuned import tuned
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class Method:
         source: activation with which its ANN is trained: relu, clip, qc or qcfs.
         calibrated: whether it looks at all calibration images (otherwise one is enough).
         depends_on_T: whether the network is made for one T, so that accuracy at another T needs another network.
+        matched: whether its QC-ANN is best trained with L = T where T is below L.
         prerun_steps: steps before the T that count.
         spikes: what a neuron sends.
         options: names of the options that it takes.
@@ -56,19 +65,50 @@ class Method:
     source: str = "relu"
     calibrated: bool = False
     depends_on_T: bool = False
+    matched: bool = False
     prerun_steps: int = 0
     spikes: str = "binary, height θ"
     options: tuple[str, ...] = ()
 
 
-def _norm(share: float, potential: float = 0.0) -> Callable[[Network, Setting], Network]:
-    """θ from the largest activations, v(0) = ``potential``·θ."""
-    return lambda net, s: spiking(net, largest(net, s.calibration, share), s.time_steps, potential)
+def _injected(share: float, T: int) -> dict[str, Callable[[float], float]]:
+    """Options of an IF neuron that gets ``share``·θ in all, in equal parts at each of T steps."""
+    return {"step_bias": lambda theta: share * theta / T} if share else {}
 
 
-def _trained(potential: float = 0.0) -> Callable[[Network, Setting], Network]:
-    """θ = trained λ, v(0) = ``potential``·θ."""
-    return lambda net, s: spiking(net, trained_thresholds(net), s.time_steps, potential)
+def _norm(share: float, potential: float = 0.0, injected: float = 0.0) -> Callable[[Network, Setting], Network]:
+    """θ from the largest activations, v(0) = ``potential``·θ, or ``injected``·θ spread over T steps."""
+    return lambda net, s: spiking(
+        net, largest(net, s.calibration, share), s.time_steps, potential, **_injected(injected, s.time_steps)
+    )
+
+
+def _trained(potential: float = 0.0, injected: float = 0.0) -> Callable[[Network, Setting], Network]:
+    """θ = trained λ, v(0) = ``potential``·θ, or ``injected``·θ spread over T steps."""
+    return lambda net, s: spiking(
+        net, trained_thresholds(net), s.time_steps, potential, **_injected(injected, s.time_steps)
+    )
+
+
+def _with_options(make: Callable[..., nn.Module], *given: str) -> Callable[[Network, Setting], nn.Module]:
+    """``make(net, *given, **options)`` with ``given`` attributes of the setting."""
+    return lambda net, s: make(net, *(getattr(s, name) for name in given), **s.options)
+
+
+def _calibration(*stages: str) -> Callable[[Network, Setting], nn.Module]:
+    return lambda net, s: snn_calibration(net, s.calibration, s.time_steps, stages, **s.options)
+
+
+def _phase_two(help: str, source: str, *steps: str) -> Method:
+    """LMPC and LWC of this paper in the order of ``steps``, on a QC-ANN or QCFS network."""
+    options = ("order", "select") + (("steps",) if len(steps) > 1 else ())
+    options += ("rounds", "absolute", "per_channel", "criterion") if "lmpc" in steps else ()
+    options += ("epochs", "lr", "optimiser", "gamma", "spike_times_only", "head", "seed") if "lwc" in steps else ()
+
+    def make(net: Network, s: Setting) -> Network:
+        return phase_two(net, s.calibration, s.validation, s.time_steps, **({"steps": steps} | s.options))
+
+    return Method(help, make, source, calibrated=True, depends_on_T=True, options=options)
 
 
 #: Conversion methods by name.
@@ -76,9 +116,112 @@ METHODS: dict[str, Method] = {
     "max_norm": Method("θ = largest calibration activation (Diehl 2015)", _norm(0.0), calibrated=True),
     "robust_norm": Method("θ = 99.9th percentile of the activations (Rueckauer 2017)", _norm(0.001), calibrated=True),
     "opi": Method("robust norm with v(0) = θ/2 (Bu 2022)", _norm(0.001, 0.5), calibrated=True),
+    "opt": Method(
+        "robust norm, θ/2T injected at each step (Deng 2021)",
+        _norm(0.001, injected=0.5),
+        calibrated=True,
+        depends_on_T=True,
+    ),
+    "rate_norm": Method(
+        "θ = trained share of the largest activation (RateNorm, Ding 2021)",
+        _with_options(rate_norm, "calibration", "time_steps"),
+        calibrated=True,
+        options=("epochs", "lr", "weight", "p"),
+    ),
+    "snn_calibration_threshold": Method(
+        "θ by grid search at T, v(0) = θ/2 (SNN Calibration, Li 2021)",
+        _calibration(),
+        calibrated=True,
+        depends_on_T=True,
+        options=("shift", "seed"),
+    ),
+    "snn_calibration_bias": Method(
+        "the same, then biases per channel (their light pipeline)",
+        _calibration("bias"),
+        calibrated=True,
+        depends_on_T=True,
+        options=("shift", "seed"),
+    ),
+    "snn_calibration_potential": Method(
+        "grid search, then v(0) per neuron",
+        _calibration("potential"),
+        calibrated=True,
+        depends_on_T=True,
+        options=("shift", "seed"),
+    ),
+    "snn_calibration_weights": Method(
+        "grid search, then weights",
+        _calibration("weights"),
+        calibrated=True,
+        depends_on_T=True,
+        options=("shift", "seed", "epochs", "lr"),
+    ),
+    "snn_calibration": Method(
+        "grid search, weights, then v(0) per neuron (their advanced pipeline)",
+        _calibration("weights", "potential"),
+        calibrated=True,
+        depends_on_T=True,
+        options=("shift", "seed", "epochs", "lr"),
+    ),
     "tcl": Method("θ = trained clipping point λ (Ho 2021)", _trained(), source="clip"),
     "qc": Method("Phase I: θ = λ of the QC-ANN, v(0) = 0 (Xiong 2025)", _trained(), source="qc"),
+    "qc_opi": Method("Phase I with v(0) = θ/2 (Table 2, OptI)", _trained(0.5), source="qc"),
+    "qc_opt": Method(
+        "Phase I, θ/2T injected at each step (Table 2, Opt)", _trained(injected=0.5), source="qc", depends_on_T=True
+    ),
     "qcfs": Method("θ = λ of a QC-ANN with ½ shift, v(0) = θ/2 (Bu 2022)", _trained(0.5), source="qcfs"),
+    "step_bias": Method(
+        "QCFS with a bias for each channel and step (after FTBC, Wu 2024)",
+        _with_options(step_bias, "calibration", "time_steps"),
+        source="qcfs",
+        calibrated=True,
+        depends_on_T=True,
+        options=("potential", "rounds", "rate"),
+    ),
+    "matched": Method(
+        "step_bias on a QCFS network trained at L = min(T, L)",
+        _with_options(step_bias, "calibration", "time_steps"),
+        source="qcfs",
+        calibrated=True,
+        depends_on_T=True,
+        matched=True,
+        options=("potential", "rounds", "rate"),
+    ),
+    "tuned": Method(
+        "matched, then weights trained at T through time for a few epochs (this book)",
+        _with_options(tuned, "calibration", "time_steps"),
+        source="qcfs",
+        calibrated=True,
+        depends_on_T=True,
+        matched=True,
+        options=("data", "recipe", "device", "potential", "rounds", "rate"),
+    ),
+    "srp": Method(
+        "QCFS, neurons silenced by the residual potential of a pre-run (Hao 2023a)",
+        _with_options(srp, "time_steps"),
+        source="qcfs",
+        prerun_steps=4,
+        options=("prerun_steps",),
+    ),
+    "cos": Method(
+        "QCFS, v(0) shifted by the offset spikes of a pre-run, layer by layer (Hao 2023b)",
+        _with_options(cos, "time_steps"),
+        source="qcfs",
+        prerun_steps=4,
+        options=("prerun_steps",),
+    ),
+    "lmpc": _phase_two("Phase I + LMPC, signed, a potential for each neuron (Xiong 2025)", "qc", "lmpc"),
+    "lwc": _phase_two("Phase I + LWC (Xiong 2025)", "qc", "lwc"),
+    "lmpc_lwc": _phase_two("Phase I + II: LMPC, LWC, LMPC (Xiong 2025)", "qc", *PHASE_TWO),
+    "qcfs_lmpc": _phase_two("QCFS + LMPC", "qcfs", "lmpc"),
+    "qcfs_lwc": _phase_two("QCFS + LWC", "qcfs", "lwc"),
+    "qcfs_lmpc_lwc": _phase_two("QCFS + LMPC, LWC, LMPC", "qcfs", *PHASE_TWO),
+    "ann2snn": Method(
+        "RateCodingRecipe of SpikingJelly's ann2snn, v(0) = 0",
+        _with_options(ann2snn, "calibration", "time_steps"),
+        calibrated=True,
+        options=("mode",),
+    ),
 }
 
 
@@ -94,6 +237,7 @@ class Report:
         total_steps: T including them.
         spikes: what a neuron sends.
         calibration_images: how many were used.
+        training_images: how many the spiking network was trained on.
         seconds: wall time.
     """
 
@@ -104,6 +248,7 @@ class Report:
     total_steps: int
     spikes: str
     calibration_images: int
+    training_images: int
     seconds: float
 
     def row(self) -> dict[str, object]:
@@ -117,14 +262,16 @@ class Report:
 
 def _report(name: str, snn: nn.Module, setting: Setting, started: float) -> Report:
     method, layers = METHODS[name], spiking_layers(snn)
+    prerun_steps = getattr(snn, "prerun_steps", method.prerun_steps)
     return Report(
         name,
         {n: layer.v_threshold for n, layer in layers.items()},
         {n: layer.v_init.mean().item() for n, layer in layers.items()},
-        prerun_steps=method.prerun_steps,
-        total_steps=setting.time_steps + method.prerun_steps,
+        prerun_steps=prerun_steps,
+        total_steps=setting.time_steps + prerun_steps,
         spikes=method.spikes,
         calibration_images=sum(len(y) for _, y in setting.calibration) if method.calibrated else 0,
+        training_images=len(setting.options["data"].train) if "data" in setting.options else 0,
         seconds=round(time.monotonic() - started, 3),
     )
 

@@ -1,4 +1,4 @@
-"""Figures of chapter 12: accuracy against time steps, thresholds layer by layer."""
+"""Figures of chapter 12: accuracy against time steps; thresholds, errors and residual potentials layer by layer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,31 @@ from .style import COLOURS, MARKERS, figure
 METHOD_LABELS = {
     "max_norm": "Max Norm (ReLU)",
     "robust_norm": "Robust Norm (ReLU)",
-    "opi": "Robust Norm + v(0) = θ/2",
+    "opi": "OPI: Robust Norm, v(0) = θ/2",
+    "opt": "Opt: Robust Norm, θ/2T a step",
+    "rate_norm": "RateNorm",
+    "snn_calibration": "SNN Calibration",
+    "snn_calibration_threshold": "SNN Calibration: thresholds",
+    "snn_calibration_bias": "SNN Calibration: + biases",
+    "snn_calibration_potential": "SNN Calibration: + potentials",
+    "snn_calibration_weights": "SNN Calibration: + weights",
+    "ann2snn": "SpikingJelly ann2snn",
     "tcl": "TCL (clipped ReLU)",
     "qc": "Phase I: QC-ANN, floor",
+    "qc_opi": "Phase I + OptI",
+    "qc_opt": "Phase I + Opt",
+    "lmpc": "Phase I + LMPC",
+    "lwc": "Phase I + LWC",
+    "lmpc_lwc": "Phase I + LMPC + LWC",
     "qcfs": "QCFS: ½ shift, v(0) = θ/2",
+    "qcfs_lmpc": "QCFS + LMPC",
+    "qcfs_lwc": "QCFS + LWC",
+    "qcfs_lmpc_lwc": "QCFS + LMPC + LWC",
+    "step_bias": "QCFS + bias per step",
+    "srp": "SRP (QCFS, 4-step pre-run)",
+    "cos": "COS (QCFS, 4-step pre-run)",
+    "matched": "ours: L = T, bias per step",
+    "tuned": "ours: L = T, bias per step, tuned",
 }
 
 
@@ -78,6 +99,41 @@ def rounding_drift(table: pd.DataFrame) -> Figure:
     ax.set_xticks(sorted(table["layer"].unique()))
     ax.set(xlabel="spiking layer", ylabel="mean of (φ − a) / θ")
     ax.legend(ncols=2)
+    return fig
+
+
+def layer_errors(table: pd.DataFrame) -> Figure:
+    """Mean error of a neuron on held-out images, layer by layer, at the start and after each step of Phase II.
+
+    Args:
+        table: from :func:`snnbook.ablation.layer_errors`.
+    """
+    fig, ax = figure(7.0, 3.0)
+    for (position, rows), colour, marker in zip(table.groupby("position"), COLOURS, MARKERS, strict=False):
+        step = rows["step"].iloc[0]
+        label = "before" if position == 0 else f"after step {position}: {step.upper()}"
+        ax.plot(rows["layer"], rows["error"], color=colour, marker=marker, ms=5, label=label)
+    ax.set_xticks(sorted(table["layer"].unique()))
+    ax.set(xlabel="spiking layer", ylabel="mean error of a neuron, θ", ylim=(0, None))
+    ax.legend(ncols=2)
+    return fig
+
+
+def residual_layers(table: pd.DataFrame) -> Figure:
+    """Share of neurons with a residual potential in each layer: the plain count beside the corrected one.
+
+    Args:
+        table: rows of :func:`snnbook.ablation.residuals` with a column ``method``, several methods below each other.
+    """
+    fig, axes = figure(7.4, 3.2, ncols=2)
+    titles = {"plain": "plain: v(T) outside [0, θ)", "corrected": "corrected: wrong number of spikes"}
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        for (method, rows), colour, marker in zip(table.groupby("method", sort=False), COLOURS, MARKERS, strict=False):
+            label = METHOD_LABELS.get(method, method)
+            ax.plot(rows["layer"], 100 * rows[column], color=colour, marker=marker, ms=5, label=label)
+        ax.set_xticks(sorted(table["layer"].unique()))
+        ax.set(xlabel="spiking layer", ylabel="neurons, %", ylim=(0, None), title=title)
+    axes[0].legend(loc="lower right")
     return fig
 
 

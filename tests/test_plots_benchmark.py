@@ -1,0 +1,73 @@
+"""Figures of chapters 13 and 14 show what is in their tables."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from snnbook import conversion, plots
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def test_trade_off_draws_means_over_seeds_in_order_of_time():
+    rows = [(m, s, t, 10.0 * t, 0.2 * s + 0.1 * t) for m in ("qc", "own") for s in (0, 1) for t in (1, 4)]
+    table = pd.DataFrame(rows, columns=["method", "seed", "time_steps", "cost", "accuracy"])
+    front = pd.DataFrame({"cost": [10.0, 40.0], "accuracy": [0.2, 0.5]})
+    (ax,) = plots.trade_off(table, "cost", "joules", front).axes
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["Phase I", "own"]
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[10, 20], [40, 50]])
+    np.testing.assert_allclose(ax.lines[2].get_xydata(), [[10, 20], [40, 50]])  # the front
+    assert ax.get_xscale() == "log" and ax.get_xlabel() == "joules"
+
+
+def test_trade_off_has_a_tick_for_each_number_of_steps_and_leaves_out_nothing_for_nothing():
+    table = pd.DataFrame(
+        {"method": "a", "time_steps": [1, 2], "total_steps": [5, 6], "none": [0.0, 3.0], "accuracy": 0.5}
+    )
+    (ax,) = plots.trade_off(table, "total_steps", "steps").axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["5", "6"]
+    (ax,) = plots.trade_off(table, "none", "spikes").axes
+    assert ax.lines[0].get_xdata().tolist() == [3.0]
+
+
+def test_no_two_curves_look_alike():
+    table = pd.DataFrame({"method": [f"m{i}" for i in range(21)], "time_steps": 1, "cost": 1.0, "accuracy": 0.5})
+    (ax,) = plots.trade_off(table, "cost", "cost").axes
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in ax.lines}
+    assert len(looks) == 21
+
+
+def test_every_method_has_a_short_name_of_its_own():
+    names = {name: plots.METHOD_NAMES.get(name) for name in conversion.METHODS}
+    assert all(names.values()) and len(set(names.values())) == len(names)
+
+
+def test_layer_rates_beside_spikes_per_connection():
+    rates = {4: pd.DataFrame({"rate": [0.1, 0.2]}), 8: pd.DataFrame({"rate": [0.3, 0.4]})}
+    connections = {t: pd.DataFrame({"per_connection": [0.0, 1.0, float(t)]}) for t in (4, 8)}
+    left, right = plots.layer_rates(rates, connections, 5.1).axes
+    assert [line.get_ydata().tolist() for line in left.lines] == [[0.1, 0.2], [0.3, 0.4]]
+    assert right.lines[1].get_xydata().tolist() == [[2, 1.0], [3, 8.0]]  # the first layer sees no spikes
+    assert right.lines[2].get_ydata()[0] == 5.1
+
+
+def test_ratio_over_time_in_percent():
+    table = pd.DataFrame({"account": ["once"] * 2, "time_steps": [1, 4], "ratio": [0.1, 0.4]})
+    (ax,) = plots.ratio_over_time(table).axes
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [10, 40])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "4"]
+
+
+def test_traffic_bars_are_stacked_to_the_sum():
+    table = pd.DataFrame(
+        {"schedule": ["x", "y"], "weights": [1e6, 2e6], "activations": [0, 1e6], "potentials": [3e6, 0]}
+    )
+    first, second = plots.traffic_bars({"one": table, "two": table}).axes
+    ends = [bar.get_x() + bar.get_width() for bar in first.patches[-2:]]
+    np.testing.assert_allclose(ends, [4, 3])
+    assert first.get_title() == "one" and second.get_title() == "two"
