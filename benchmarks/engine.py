@@ -26,6 +26,7 @@ import torch
 import yaml
 
 from snnbook import roofline
+from snnbook.engine import Int8Conv
 from snnbook.params import Params, field
 from snnbook.runs import ROOT, Run
 from snnbook.train import bf16_is_native, pick_device
@@ -221,12 +222,27 @@ def summary(samples: pd.DataFrame, works: list[Workload], peaks: dict[str, roofl
     return pd.DataFrame(rows)
 
 
+def eight_bits(device: str) -> bool:
+    """Whether the engine's 8-bit convolutions run here."""
+    return device == "cpu" and torch.backends.mkldnn.is_available()
+
+
+def int8_rate(channels: int = 512, batch: int = 128, size: int = 4) -> float:
+    """Best operations a second of the engine's 8-bit convolution, 3×3 on [batch, channels, size, size]."""
+    conv = Int8Conv(torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False), 1.0)
+    spikes = torch.ones(batch, channels, size, size, dtype=torch.uint8).to(memory_format=torch.channels_last)
+    conv(spikes)
+    return 2 * batch * 9 * (channels * size) ** 2 / min(roofline.seconds(lambda: conv(spikes), 0.0) for _ in range(5))
+
+
 def peaks(device: str) -> pd.DataFrame:
     """Best rates of this machine: ``what``, ``value``, ``unit``."""
     rows = [("fp32 matrix product", roofline.matmul_rate(device=device) / 1e9, "GFLOP/s"),
             ("fp32 convolution", roofline.convolution_rate(device=device) / 1e9, "GFLOP/s")]  # fmt: skip
     if bf16_is_native(device):
         rows.append(("bf16 matrix product", roofline.matmul_rate(device=device, dtype=torch.bfloat16) / 1e9, "GFLOP/s"))
+    if eight_bits(device):
+        rows.append(("int8 convolution", int8_rate() / 1e9, "GFLOP/s"))
     rows.append(("copy, read and written", roofline.copy_rate(device=device) / 1e9, "GB/s"))
     return pd.DataFrame(rows, columns=["what", "value", "unit"])
 
