@@ -248,6 +248,7 @@ def _own(w: Workload, backend: str) -> Call | None:
     with_backend = _with(kernels.backend, backend)
     if w.kind in ("neuron", "neuron_training"):
         node = IF(1.0).to(w.device)
+        node.keep_v = False  # as in a prepared network
         return with_backend(_neurons(node, w))
     if w.kind == "conversion":
         return _convert(w, "robust_norm")

@@ -243,7 +243,8 @@ def peaks(device: str) -> pd.DataFrame:
         rows.append(("bf16 matrix product", roofline.matmul_rate(device=device, dtype=torch.bfloat16) / 1e9, "GFLOP/s"))
     if eight_bits(device):
         rows.append(("int8 convolution", int8_rate() / 1e9, "GFLOP/s"))
-    rows.append(("copy, read and written", roofline.copy_rate(device=device) / 1e9, "GB/s"))
+    for size in (32, 256):
+        rows.append((f"copy of {size} MiB, read and written", roofline.copy_rate(size, device=device) / 1e9, "GB/s"))
     return pd.DataFrame(rows, columns=["what", "value", "unit"])
 
 

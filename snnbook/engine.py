@@ -3,8 +3,8 @@
 In ``fp32`` the weights stay as they are. In ``bf16`` and ``int8`` every spike gets height one, its height θ goes into
 the weights of the next connection (W·θ and spikes of one give the same drive as W and spikes of θ), average pools
 become sums, and weights are rounded: to bfloat16, or to 8-bit integers with one scale for each output channel. A spike
-is exact in either. Membrane potentials stay in float32, and so do the first layer, which sees analogue values, and the
-last one.
+is exact in either. Sums and membrane potentials stay in float32 (a drive rounded to bfloat16 moves spikes), and so do
+the first layer, which sees analogue values, and the last one. v(T) is not kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from .network import Network, Residual
 from .neurons import is_spiking, spiking_layers
 from .record import observe
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "int8": torch.uint8}
+#: Precision → type in which spikes of height one travel; ``None`` leaves spikes and weights as they are.
+PRECISIONS = {"fp32": None, "bf16": torch.float32, "int8": torch.uint8}
 
 _KNOWN = (Network, Residual, nn.Sequential, nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten,
           nn.Dropout, nn.Identity, surrogate.SurrogateFunctionBase)  # fmt: skip
@@ -110,16 +111,26 @@ class Int8Conv(nn.Module):
 
 
 class Bf16Conv(nn.Conv2d):
-    """A convolution of spikes with bfloat16 weights, drive in bfloat16."""
+    """A convolution of spikes with weights rounded to bfloat16; products in bfloat16 are exact, sums are in float32.
+
+    Weights and spikes are stored in float32: oneDNN multiplies them as bfloat16 where the processor can, and the result
+    is the same where it cannot. (A convolution of bfloat16 tensors would round its output too.)
+    """
 
     def __init__(self, layer: nn.Conv2d, unit: float):
         where = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": layer.groups}
         super().__init__(layer.in_channels, layer.out_channels, layer.kernel_size, bias=layer.bias is not None, **where)
         with torch.no_grad():
-            self.weight.copy_(layer.weight * unit)
+            self.weight.copy_((layer.weight * unit).bfloat16())
             if layer.bias is not None:
                 self.bias.copy_(layer.bias)
-        self.to(layer.weight.device, torch.bfloat16, memory_format=torch.channels_last)
+        self.to(layer.weight.device, memory_format=torch.channels_last)
+
+    def forward(self, s: Tensor) -> Tensor:
+        """float32 [N, C, H, W] to float32 [N, C', H', W']."""
+        now = torch.backends.mkldnn
+        with now.flags(True, now.deterministic, now.allow_tf32, fp32_precision="bf16"):
+            return super().forward(s)
 
 
 def _units(net: Network, example: Tensor) -> dict[str, float]:
@@ -176,7 +187,7 @@ def prepare(net: Network, example: Tensor, precision: str = "fp32") -> Network:
         precision: fp32; bf16, for processors that multiply it; or int8 (SNNs only): 8-bit weights and 1-byte spikes.
 
     Returns:
-        The copy in eval mode, channels last.
+        The copy in eval mode, channels last. Its neurons do not keep v(T): it cannot run on from a state.
 
     Raises:
         ValueError: for an unknown precision, or, in bf16 and int8, for an ANN, a layer that is not one of
@@ -195,4 +206,6 @@ def prepare(net: Network, example: Tensor, precision: str = "fp32") -> Network:
         net = replace(net, new)
         for layer in spiking_layers(net).values():
             layer.emit, layer.spike_dtype = 1.0, PRECISIONS[precision]
+    for layer in spiking_layers(net).values():
+        layer.keep_v = False
     return net.to(memory_format=torch.channels_last).eval()

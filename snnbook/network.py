@@ -68,7 +68,7 @@ class Network(nn.Module):
                 steps = min(size, T - start)
                 piece = self.stem(x[start : start + steps].flatten(0, 1)) if events else self._repeated(z, steps)
                 with running_on(self) if start else nullcontext():
-                    logits.append(self._run(piece, steps))
+                    logits.append(self._run(piece, steps, start + steps < T))
         finally:
             self.time_steps = T
         return torch.cat(logits) if len(logits) > 1 else logits[0]
@@ -79,10 +79,10 @@ class Network(nn.Module):
         first = next(iter(self.body.children()), self.body) if isinstance(self.body, nn.Sequential) else self.body
         return z if is_spiking(first) else z.flatten(0, 1)
 
-    def _run(self, z: Tensor, steps: int) -> Tensor:
-        """Logits [steps, N, K] of the drive ``z`` after the stem."""
+    def _run(self, z: Tensor, steps: int, more: bool) -> Tensor:
+        """Logits [steps, N, K] of the drive ``z`` after the stem; ``more`` steps may follow from there."""
         for layer in spiking_layers(self).values():
-            layer.time_steps = steps
+            layer.time_steps, layer.more_to_come = steps, more
         return self.head(self.body(z)).unflatten(0, (steps, -1))
 
 

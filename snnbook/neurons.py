@@ -41,7 +41,8 @@ def multi_step(
     detach_reset: bool = True,
     emit: float = 1.0,
     dtype: torch.dtype | None = None,
-) -> tuple[Tensor, Tensor]:
+    keep_v: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """Run one layer of neurons over its drive.
 
     Args:
@@ -52,9 +53,11 @@ def multi_step(
         detach_reset: whether the gradient ignores the reset (its spike is a constant there).
         emit: height of a spike in the output.
         dtype: of the spikes without gradient; that of ``x`` by default.
+        keep_v: whether v(T) is wanted; without gradient, leaving it out saves its way to memory.
 
     Returns:
-        ``(spikes, v)``: spikes 0/emit [T, N, ...] and the residual potential v(T) [N, ...], in float32 at least.
+        ``(spikes, v)``: spikes 0/emit [T, N, ...] and the residual potential v(T) [N, ...], in float32 at least, or
+        ``None`` where it is not wanted.
     """
     learning = surrogate_function is not None and torch.is_grad_enabled() and (x.requires_grad or v0.requires_grad)
     rows, last = _rows(x)
@@ -66,8 +69,8 @@ def multi_step(
         spikes, v = kernels.MultiStep.apply(rows, v0, d, emit, surrogate_function, detach_reset)
     else:
         with torch.no_grad():
-            spikes, v = kernels.forward(rows, v0, d, emit, dtype)
-    return _shaped(spikes, x, last), _shaped(v, x[0], last)
+            spikes, v = kernels.forward(rows, v0, d, emit, dtype, keep_v)
+    return _shaped(spikes, x, last), _shaped(v, x[0], last) if keep_v else None
 
 
 def if_run(x: Tensor, v0: Tensor | float = 0.0, threshold: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -96,6 +99,8 @@ class _Spiking:
         self.spike_dtype: torch.dtype | None = None
         self.time_steps: int | None = None
         self.carry = False
+        self.keep_v = True
+        self.more_to_come = False
         self.steps_done = 0
 
     def _apply(self, fn):
@@ -122,15 +127,18 @@ class _Spiking:
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         """Drive [T, N, ...] to output emit·s [T, N, ...]; ``self.v`` is v(T) afterwards.
 
-        Starts from ``v_init`` unless ``self.carry`` is set, which runs on from the last state.
+        Starts from ``v_init`` unless ``self.carry`` is set, which runs on from the last state. Without ``keep_v``
+        (and nothing ``more_to_come``) ``self.v`` is None afterwards; running on from there is a ValueError.
         """
+        check("v", self.v, not self.carry or self.v is not None, "a state to run on from: set keep_v")
         running = self.carry and isinstance(self.v, Tensor)
         v0 = self.v if running else self.v_init
         first = self.steps_done if running else 0
         self.steps_done = first + len(x_seq)
         if self.step_bias is not None:
             x_seq = x_seq + self._bias_at(first, len(x_seq))
-        how = self.surrogate_function, self.detach_reset, self.emit, self.spike_dtype
+        keep = self.keep_v or self.more_to_come
+        how = self.surrogate_function, self.detach_reset, self.emit, self.spike_dtype, keep
         spikes, self.v = multi_step(x_seq, v0, self.dynamics(), *how)
         return spikes
 

@@ -10,7 +10,7 @@ from snnbook.engine import Bf16Conv, Height, Int8Conv, SpikeMean, SpikePool, pre
 from snnbook.fold import replace
 from snnbook.models import build
 from snnbook.network import Network
-from snnbook.neurons import IF, spiking_layers
+from snnbook.neurons import IF, running_on, spiking_layers
 from snnbook.record import observe
 
 SMALL = {"shape": (2, 8, 8), "n_classes": 5, "width": 1 / 8}
@@ -95,13 +95,16 @@ def test_8_bit_convolution_is_the_convolution_with_its_rounded_weights(options):
     torch.testing.assert_close(Int8Conv(layer, unit)(s).double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_bf16_convolution_is_near_the_exact_one():
-    layer, s = nn.Conv2d(4, 6, 3, stride=2, padding=1), spikes(3, 4, 9, 9, dtype=torch.bfloat16)
+def test_bf16_convolution_rounds_weights_and_nothing_else():
+    layer, s = nn.Conv2d(4, 6, 3, stride=2, padding=1), spikes(3, 4, 9, 9, dtype=torch.float32)
     with torch.no_grad():
-        expected = F.conv2d(s.float(), layer.weight * 0.7, layer.bias, 2, 1)
+        weight = (layer.weight * 0.7).bfloat16().double()
+        assert not torch.equal(weight, (layer.weight * 0.7).double())
+        expected = F.conv2d(s.double(), weight, layer.bias.double(), 2, 1)
         found = Bf16Conv(layer, 0.7)(s)
-    assert found.dtype == torch.bfloat16
-    assert (found.float() - expected).abs().max() <= 2**-7 * expected.abs().max()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+    assert torch.backends.mkldnn.fp32_precision == "none"  # as before
 
 
 @pytest.mark.parametrize("activation", ["relu", "lif"])
@@ -139,11 +142,28 @@ def test_int8_gives_the_same_spikes_where_the_weights_are_exact(name, options):
 def test_bf16_gives_nearly_the_same_spikes_and_potentials_in_float32(name, options):
     snn, x = converted(name, **options), (normal(3, 2, 8, 8, seed=2) * 8).round() / 8
     small = prepare(snn, x, "bf16")
+    for layer in spiking_layers(small).values():
+        layer.keep_v = True
     expected, found = trains(snn, x), trains(small, x)
     first, second = list(expected)[:2]
     assert torch.equal(found[first], expected[first])  # the first layer is analogue and stays in float32
     assert (found[second] != expected[second]).float().mean() < 0.01
     assert all(layer.v.dtype == torch.float32 for layer in spiking_layers(small).values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_prepared_neurons_stream_over_long_runs_and_keep_no_potential(precision):
+    snn, x = converted("vgg5", T=11), (normal(3, 2, 8, 8, seed=2) * 8).round() / 8
+    ready = prepare(snn, x, precision)
+    with torch.no_grad():
+        streamed, whole = ready(x), snn(x)
+        with observe(ready, neuron=lambda *_: None):  # somebody looks on: all steps at once
+            torch.testing.assert_close(ready(x), streamed)
+        if precision == "fp32":
+            torch.testing.assert_close(streamed, whole)
+        assert all(layer.v is None for layer in spiking_layers(ready).values())
+        with running_on(ready), pytest.raises(ValueError, match="keep_v"):
+            ready(x)
 
 
 def test_no_height_is_lost_where_pooling_windows_differ_in_size():

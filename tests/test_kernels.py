@@ -25,21 +25,22 @@ def compiler():
         pytest.skip("no compiler for torch.compile")
 
 
-# Few constants, so that few kernels are compiled; thresholds, shapes and potentials do not need another one.
+# Few constants and T, so that few kernels are compiled; thresholds, shapes and potentials do not need another one.
 KINDS = {
-    "IF": (IF, neuron.IFNode, {"v_reset": None}),
-    "LIF, hard reset": (LIF, neuron.LIFNode, {"v_reset": -0.1, "tau": 1.7, "decay_input": True}),
+    "IF": (4, IF, neuron.IFNode, {"v_reset": None}),
+    "LIF, hard reset": (3, LIF, neuron.LIFNode, {"v_reset": -0.1, "tau": 1.7, "decay_input": True}),
+    "LIF, soft reset": (7, LIF, neuron.LIFNode, {"v_reset": None, "tau": 2.0, "decay_input": False}),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_compiled_kernel_equals_spikingjelly_bit_for_bit(compiler, kind):
-    ours, theirs, options = KINDS[kind]
+    T, ours, theirs, options = KINDS[kind]
 
     @settings(max_examples=25, deadline=None)
     @given(st.floats(0.05, 4.0), st.integers(2, 5), st.integers(2, 9), st.integers(0, 1000), st.booleans())
     def check(threshold, n, m, seed, quarters):
-        x, v0 = normal(4, n, m, seed=seed), normal(n, m, seed=seed + 1)
+        x, v0 = normal(T, n, m, seed=seed), normal(n, m, seed=seed + 1)
         if quarters:  # h meets θ exactly
             x, v0, threshold = (x * 4).round() / 4, (v0 * 4).round() / 4, 0.5
         node = theirs(v_threshold=threshold, step_mode="m", **options)
@@ -47,6 +48,10 @@ def test_the_compiled_kernel_equals_spikingjelly_bit_for_bit(compiler, kind):
         with backend("compiled"), torch.no_grad():
             layer = ours(v_threshold=threshold, v_init=v0, **options)
             spikes = layer(x)
+            layer.keep_v = False
+            assert torch.equal(layer(x), spikes) and layer.v is None
+            layer.keep_v = True
+            layer(x)
         assert torch.equal(spikes, node(x))
         assert torch.equal(layer.v, node.v)
 
@@ -56,10 +61,10 @@ def test_the_compiled_kernel_equals_spikingjelly_bit_for_bit(compiler, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_of_the_compiled_kernel_equal_spikingjelly(compiler, kind):
-    ours, theirs, options = KINDS[kind]
+    T, ours, theirs, options = KINDS[kind]
     for seed, threshold in enumerate((0.3, 1.0, 2.2)):
-        a, b = (normal(4, 3, 5 + seed, seed=seed).requires_grad_() for _ in range(2))
-        weight = normal(4, 3, 5 + seed, seed=9)
+        a, b = (normal(T, 3, 5 + seed, seed=seed).requires_grad_() for _ in range(2))
+        weight = normal(T, 3, 5 + seed, seed=9)
         node = theirs(v_threshold=threshold, step_mode="m", surrogate_function=surrogate.ATan(), **options)
         with backend("compiled"):
             layer = ours(v_threshold=threshold, **options | {"detach_reset": False})
