@@ -27,6 +27,20 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """A conversion experiment on three blobs: VGG-5 of a few channels, its networks kept in a folder of its own."""
+    from tiny import blobs
+
+    from snnbook.train import Recipe
+    from snnbook.two_stage import TwoStage
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNNBOOK_CACHE", str(tmp_path_factory.mktemp("networks")))
+        first, then = Recipe(epochs=4, batch_size=20, lr=0.05), Recipe(epochs=1, batch_size=20, lr=0.01)
+        yield TwoStage(blobs(shape=(1, 8, 8)), "vgg5", 0.1, 8, first, then)
+
+
 @pytest.fixture(scope="session")
 def html() -> Path:
     """The built book, _build/html."""

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
-from tiny import blobs
 
-from snnbook import ablation, two_stage
+from snnbook import ablation
 from snnbook.conversion import convert
 from snnbook.evaluate import accuracy
 from snnbook.neurons import spiking_layers
-from snnbook.train import Recipe
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    """A trained VGG-5 of a few channels on three blobs."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("SNNBOOK_CACHE", str(tmp_path_factory.mktemp("networks")))
-    recipe = Recipe(epochs=4, batch_size=20, lr=0.05)
-    yield two_stage.TwoStage(blobs(shape=(1, 8, 8)), "vgg5", 0.1, 8, recipe, replace(recipe, epochs=1, lr=0.01))
-    patch.undo()
 
 
 def test_residuals_are_those_of_each_neuron_counted_one_by_one(experiment):

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import blobs
 
 from snnbook import conversion_benchmark as bench
 from snnbook import conversion_tables as sums
-from snnbook import params, runs, two_stage
+from snnbook import params, runs
 from snnbook.energy import count_operations, energy_ratio
 from snnbook.evaluate import accuracy
 from snnbook.record import firing_rates
-from snnbook.train import Recipe
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    """A trained VGG-5 of a few channels on three blobs."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("SNNBOOK_CACHE", str(tmp_path_factory.mktemp("networks")))
-    recipe = Recipe(epochs=3, batch_size=20, lr=0.05)
-    yield two_stage.TwoStage(blobs(shape=(1, 8, 8)), "vgg5", 0.1, 8, recipe, replace(recipe, epochs=1, lr=0.01))
-    patch.undo()
 
 
 @pytest.fixture

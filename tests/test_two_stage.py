@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,16 +14,6 @@ from snnbook.evaluate import accuracy
 from snnbook.params import TwoStageConversion
 from snnbook.quantise import ClippedReLU, QuantClip
 from snnbook.train import Recipe
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    """A trained VGG-5 of a few channels on three blobs."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("SNNBOOK_CACHE", str(tmp_path_factory.mktemp("networks")))
-    recipe = Recipe(epochs=4, batch_size=20, lr=0.05)
-    yield two_stage.TwoStage(blobs(shape=(1, 8, 8)), "vgg5", 0.1, 8, recipe, replace(recipe, epochs=1, lr=0.01))
-    patch.undo()
 
 
 def test_each_source_has_its_activation_and_is_trained_once(experiment):

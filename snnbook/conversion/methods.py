@@ -95,8 +95,14 @@ def _with_options(make: Callable[..., nn.Module], *given: str) -> Callable[[Netw
     return lambda net, s: make(net, *(getattr(s, name) for name in given), **s.options)
 
 
-def _calibration(*stages: str) -> Callable[[Network, Setting], nn.Module]:
-    return lambda net, s: snn_calibration(net, s.calibration, s.time_steps, stages, **s.options)
+def _li2021(help: str, *stages: str) -> Method:
+    """SNN Calibration (Li 2021): thresholds by grid search, then ``stages`` in their order."""
+
+    def make(net: Network, s: Setting) -> nn.Module:
+        return snn_calibration(net, s.calibration, s.time_steps, stages, **s.options)
+
+    options = ("shift", "seed") + (("epochs", "lr") if "weights" in stages else ())
+    return Method(help, make, calibrated=True, depends_on_T=True, options=options)
 
 
 def _phase_two(help: str, source: str, *steps: str) -> Method:
@@ -128,40 +134,12 @@ METHODS: dict[str, Method] = {
         calibrated=True,
         options=("epochs", "lr", "weight", "p"),
     ),
-    "snn_calibration_threshold": Method(
-        "θ by grid search at T, v(0) = θ/2 (SNN Calibration, Li 2021)",
-        _calibration(),
-        calibrated=True,
-        depends_on_T=True,
-        options=("shift", "seed"),
-    ),
-    "snn_calibration_bias": Method(
-        "the same, then biases per channel (their light pipeline)",
-        _calibration("bias"),
-        calibrated=True,
-        depends_on_T=True,
-        options=("shift", "seed"),
-    ),
-    "snn_calibration_potential": Method(
-        "grid search, then v(0) per neuron",
-        _calibration("potential"),
-        calibrated=True,
-        depends_on_T=True,
-        options=("shift", "seed"),
-    ),
-    "snn_calibration_weights": Method(
-        "grid search, then weights",
-        _calibration("weights"),
-        calibrated=True,
-        depends_on_T=True,
-        options=("shift", "seed", "epochs", "lr"),
-    ),
-    "snn_calibration": Method(
-        "grid search, weights, then v(0) per neuron (their advanced pipeline)",
-        _calibration("weights", "potential"),
-        calibrated=True,
-        depends_on_T=True,
-        options=("shift", "seed", "epochs", "lr"),
+    "snn_calibration_threshold": _li2021("θ by grid search at T, v(0) = θ/2 (SNN Calibration, Li 2021)"),
+    "snn_calibration_bias": _li2021("the same, then biases per channel (their light pipeline)", "bias"),
+    "snn_calibration_potential": _li2021("grid search, then v(0) per neuron", "potential"),
+    "snn_calibration_weights": _li2021("grid search, then weights", "weights"),
+    "snn_calibration": _li2021(
+        "grid search, weights, then v(0) per neuron (their advanced pipeline)", "weights", "potential"
     ),
     "tcl": Method("θ = trained clipping point λ (Ho 2021)", _trained(), source="clip"),
     "qc": Method("Phase I: θ = λ of the QC-ANN, v(0) = 0 (Xiong 2025)", _trained(), source="qc"),
