@@ -1,4 +1,7 @@
-"""Command line: ``python -m snnbook run NOTEBOOK -p name value`` is papermill plus a refusal of unknown names."""
+"""Command line: run a notebook with other parameters, or sweep one over a grid.
+
+``run`` is papermill plus a refusal of unknown names; ``sweep`` does it for every cell of a grid.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,18 @@ def known_parameters(notebook: Path) -> dict[str, str]:
     return {name: info["help"] for name, info in found.items()}
 
 
+def refuse_unknown(notebook: Path, given: list[dict[str, object]]) -> None:
+    """ValueError for a name or value that ``notebook`` does not take, FileNotFoundError if there is no such file."""
+    if not notebook.exists():
+        raise FileNotFoundError(f"no notebook at {notebook}")
+    known, cls = known_parameters(notebook), params.by_notebook().get(notebook.stem)
+    for parameters in given:
+        for name in parameters:
+            check("parameter", name, name in known, f"{notebook.name} knows {', '.join(known)}")
+        if cls is not None:
+            cls(**parameters)
+
+
 def run(notebook: Path, output: Path | None, given: dict[str, object]) -> Path:
     """Check ``given`` and execute ``notebook`` with papermill.
 
@@ -52,14 +67,7 @@ def run(notebook: Path, output: Path | None, given: dict[str, object]) -> Path:
     """
     import papermill
 
-    if not notebook.exists():
-        raise FileNotFoundError(f"no notebook at {notebook}")
-    known = known_parameters(notebook)
-    for name in given:
-        check("parameter", name, name in known, f"{notebook.name} knows {', '.join(known)}")
-    cls = params.by_notebook().get(notebook.stem)
-    if cls is not None:
-        cls(**given)
+    refuse_unknown(notebook, [given])
     output = output or Path(f"{notebook.stem}.out.ipynb")
     papermill.execute_notebook(
         str(notebook), str(output), given, kernel_name="python3", progress_bar=sys.stderr.isatty()
@@ -67,28 +75,66 @@ def run(notebook: Path, output: Path | None, given: dict[str, object]) -> Path:
     return output
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+def sweep(args: argparse.Namespace) -> int:
+    """Run the missing cells of a grid and write the tables of all; 1 if cells failed."""
+    from . import sweep as sweeps
+
+    fixed, axes = parse(args.p, args.y, args.f), sweeps.grid(args.grid)
+    refuse_unknown(args.notebook, [fixed | cell for cell in sweeps.cells(axes)])
+    out = args.out or Path(f"{args.notebook.stem}.sweep")
+    todo = sweeps.Sweep(args.notebook, fixed, axes, out)
+    with sweeps.client(args.scheduler, args.workers) as client:
+        failed = todo.run(client)
+    todo.save(failed)
+    for name, error in failed.items():
+        print(f"snnbook: cell {todo.cells[name][0]} failed: {error}\n  see {todo.folder(name)}", file=sys.stderr)
+    print(out)
+    return 1 if failed else 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.list:
+        for name, text in known_parameters(args.notebook).items():
+            print(f"{name}: {text}")
+    else:
+        print(run(args.notebook, args.output, parse(args.p, args.y, args.f)))
+    return 0
+
+
+def _takes_parameters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one parameter")
+    parser.add_argument("-y", action="append", default=[], metavar="YAML", help="parameters as YAML text")
+    parser.add_argument("-f", action="append", default=[], metavar="FILE", help="parameters from a YAML file")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m snnbook", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     p = commands.add_parser("run", help="execute a notebook with other parameters")
-    p.add_argument("notebook", type=Path)
+    _takes_parameters(p)
     p.add_argument("output", type=Path, nargs="?", help="executed copy (default: NOTEBOOK.out.ipynb here)")
-    p.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one parameter")
-    p.add_argument("-y", action="append", default=[], metavar="YAML", help="parameters as YAML text")
-    p.add_argument("-f", action="append", default=[], metavar="FILE", help="parameters from a YAML file")
     p.add_argument("--list", action="store_true", help="list the notebook's parameters and stop")
-    args = parser.parse_args(argv)
+    p.set_defaults(call=_run)
+    p = commands.add_parser("sweep", help="execute a notebook for every cell of a grid; goes on where it was stopped")
+    _takes_parameters(p)
+    p.add_argument("--grid", action="append", required=True, metavar="NAME=VALUES",
+                   help="zeta=86:100:2 or n_devices=1,3,5; again for another parameter")  # fmt: skip
+    p.add_argument("--out", type=Path, help="folder of cells and tables (default: NOTEBOOK.sweep here)")
+    p.add_argument("--workers", type=int, help="processes on this machine (default: 1; a notebook uses several cores)")
+    p.add_argument("--scheduler", help="address of a running Dask cluster, tcp://host:port")
+    p.set_defaults(call=sweep)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = _parser().parse_args(argv)
     try:
-        if args.list:
-            for name, text in known_parameters(args.notebook).items():
-                print(f"{name}: {text}")
-            return 0
-        print(run(args.notebook, args.output, parse(args.p, args.y, args.f)))
+        return args.call(args)
     except (ValueError, FileNotFoundError) as error:
         print(f"snnbook: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":
