@@ -6,7 +6,7 @@ NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test lint lab execute bench benchbook clean distclean
+.PHONY: help env book test lint lab execute bench benchlink benchbook clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ execute: env ## execute the committed notebooks in place, in order
 bench: env ## measure the engine beside its peers and record it in results (BENCH="--repeats 3" for less)
 	@$(BIN)/python -m pip install --quiet --no-deps -r requirements-bench.txt
 	@$(BIN)/python -m benchmarks.engine $(BENCH)
+
+benchlink: env ## measure payloads, processes, a shaped link and a server under garbage, and record it in results
+	@$(BIN)/python -m benchmarks.link $(BENCH)
 
 benchbook: env ## build the book from nothing and record time, memory and page sizes in results
 	@$(BIN)/python benchmarks/book.py

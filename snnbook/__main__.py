@@ -14,6 +14,7 @@ import yaml
 
 from . import params
 from .checks import check
+from .link import commands as processes
 
 
 class _Loader(yaml.SafeLoader):
@@ -109,7 +110,7 @@ def _takes_parameters(parser: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m snnbook", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m snnbook", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     p = commands.add_parser("run", help="execute a notebook with other parameters")
     _takes_parameters(p)
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--workers", type=int, help="processes on this machine (default: 1; a notebook uses several cores)")
     p.add_argument("--scheduler", help="address of a running Dask cluster, tcp://host:port")
     p.set_defaults(call=sweep)
+    processes.add(commands)
     return parser
 
 
@@ -132,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return args.call(args)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, TimeoutError, ChildProcessError) as error:
         print(f"snnbook: {error}", file=sys.stderr)
         return 2
 

@@ -5,7 +5,9 @@ An ANN, a quantised ANN, an IF and a LIF network are the same tree with another 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -44,23 +46,43 @@ RESNET = {
 }
 
 
-def _conv(c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+def batch_norm(channels: int, alpha: float = 1.0) -> nn.BatchNorm2d:
+    """Batch norm; ``alpha`` is there for the sake of :func:`tdbn` and changes nothing."""
+    return nn.BatchNorm2d(channels)
+
+
+def tdbn(channels: int, alpha: float = 1.0, threshold: float = 1.0) -> nn.BatchNorm2d:
+    """Threshold-dependent batch norm λ·α·θ·(x − μ)/√(σ² + ε) + β, statistics over T, N, H and W (Zheng et al. 2021).
+
+    Where T is folded into the batch, [T·N, C, H, W], that is a batch norm whose weight λ·α·θ starts at α·θ.
+
+    Args:
+        channels: C.
+        alpha: α, 1/√2 where two branches sum before a neuron.
+        threshold: θ of the neurons behind it.
+    """
+    norm = nn.BatchNorm2d(channels)
+    nn.init.constant_(norm.weight, alpha * threshold)
+    return norm
+
+
+def _conv(c_in: int, c_out: int, kernel: int = 3, stride: int = 1, *, norm, alpha: float = 1.0) -> list[nn.Module]:
     conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
-    return [conv, nn.BatchNorm2d(c_out)]
+    return [conv, norm(c_out, alpha)]
 
 
 def _scaled(channels: int, width: float) -> int:
     return max(4, round(channels * width))
 
 
-def _vgg(name, activation, n_classes, shape, width, pool, head) -> Network:
+def _vgg(name, activation, norm, n_classes, shape, width, pool, head) -> Network:
     blocks, hidden = VGG[name]
     pool = nn.AvgPool2d if pool == "avg" else nn.MaxPool2d
     c, h, w = shape
     layers: list[nn.Module] = []
     for block in blocks:
         if block != "P":
-            layers += _conv(c, c := _scaled(block, width)) + [activation()]
+            layers += _conv(c, c := _scaled(block, width), norm=norm) + [activation()]
         elif min(h, w) >= 2:
             layers, h, w = layers + [pool(2)], h // 2, w // 2
     widths = {"linear": (), "mlp": [_scaled(n, width) for n in hidden], "fc": [_scaled(4096, width)] * 2}[head]
@@ -73,45 +95,71 @@ def _vgg(name, activation, n_classes, shape, width, pool, head) -> Network:
     return Network(nn.Sequential(*layers[:2]), nn.Sequential(*layers[2:]), nn.Sequential(*top))
 
 
-def _block(c_in: int, c: int, stride: int, expansion: int, order: str, activation) -> Residual:
+#: α of :func:`tdbn` on two branches that sum.
+_SUMMED = 0.5**0.5
+
+
+def _block(c_in: int, c: int, stride: int, expansion: int, order: str, activation, norm) -> Residual:
     """Basic block (expansion 1) or bottleneck (4), conv–BN–act order ``post`` or act–conv–BN order ``ms``."""
     sizes = [(c_in, c, 3, stride), (c, c, 3, 1)]
     if expansion > 1:
         sizes = [(c_in, c, 1, 1), (c, c, 3, stride), (c, c * expansion, 1, 1)]
     branch: list[nn.Module] = []
     for i, size in enumerate(sizes):
-        conv, last = _conv(*size), i == len(sizes) - 1
+        last = i == len(sizes) - 1
+        conv = _conv(*size, norm=norm, alpha=_SUMMED if last else 1.0)
         branch += [activation(), *conv] if order == "ms" else conv + ([] if last else [activation()])
     same = stride == 1 and c_in == c * expansion
-    shortcut = nn.Identity() if same else nn.Sequential(*_conv(c_in, c * expansion, 1, stride))
+    projection = partial(_conv, c_in, c * expansion, 1, stride, norm=norm, alpha=_SUMMED)
+    shortcut = nn.Identity() if same else nn.Sequential(*projection())
     return Residual(nn.Sequential(*branch), shortcut, nn.Identity() if order == "ms" else activation())
 
 
-def _resnet(name, activation, n_classes, shape, width, order) -> Network:
+def _resnet(name, activation, norm, n_classes, shape, width, order, blocks) -> Network:
     stem_width, stages, repeats, expansion = RESNET[name]
+    repeats = repeats if blocks is None else blocks
     c = _scaled(stem_width, width)
-    stem = nn.Sequential(*_conv(shape[0], c))
+    stem = nn.Sequential(*_conv(shape[0], c, norm=norm))
     body: list[nn.Module] = [] if order == "ms" else [activation()]
-    for stage, (stage_width, repeat) in enumerate(zip(stages, repeats, strict=True)):
+    for stage, (stage_width, repeat) in enumerate(zip(stages, repeats, strict=False)):
         planes = _scaled(stage_width, width)
         for i in range(repeat):
             stride = 2 if stage > 0 and i == 0 else 1
-            body.append(_block(c, planes, stride, expansion, order, activation))
+            body.append(_block(c, planes, stride, expansion, order, activation, norm))
             c = planes * expansion
     body += [activation()] if order == "ms" else []
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, n_classes))
     return Network(stem, nn.Sequential(*body), head)
 
 
-def _initialise(net: nn.Module, generator: torch.Generator | None) -> None:
-    """He-normal convolutions and linear layers, zero biases, from ``generator``."""
+def initialise(net: nn.Module, generator: torch.Generator | None) -> None:
+    """He-normal convolutions (fan-out), normal linear layers (fan-in), zero biases, from ``generator``."""
     for m in net.modules():
-        if isinstance(m, nn.Conv2d | nn.Linear):
-            fan = m.weight[0].numel() if isinstance(m, nn.Linear) else m.weight[:, 0].numel()
+        if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            fan = m.weight[:, 0].numel() if isinstance(m, nn.Conv2d) else m.weight[0].numel()
             with torch.no_grad():
-                m.weight.normal_(0, (2 / fan) ** 0.5 if isinstance(m, nn.Conv2d) else fan**-0.5, generator=generator)
+                m.weight.normal_(0, fan**-0.5 if isinstance(m, nn.Linear) else (2 / fan) ** 0.5, generator=generator)
                 if m.bias is not None:
                     m.bias.zero_()
+
+
+def _check_names(**given: str) -> None:
+    allowed = {
+        "name": [*VGG, *RESNET],
+        "activation": ACTIVATIONS,
+        "pool": ("avg", "max"),
+        "head": ("linear", "mlp", "fc"),
+        "order": ("post", "ms"),
+        "norm": ("bn", "tdbn"),
+    }
+    for option, value in given.items():
+        check_choice(option, value, allowed[option])
+
+
+def _check_blocks(name: str, blocks: Sequence[int] | None) -> None:
+    stages = len(RESNET[name][1]) if name in RESNET else 0
+    fits = blocks is None or (1 <= len(blocks) <= stages and min(blocks) >= 1)
+    check("blocks", blocks, fits, f"1 to {stages} numbers of at least 1" if stages else "None for a VGG")
 
 
 def build(
@@ -125,6 +173,8 @@ def build(
     pool: str = "avg",
     head: str = "linear",
     order: str = "post",
+    norm: str = "bn",
+    blocks: Sequence[int] | None = None,
     seed: int = 0,
     **options,
 ) -> Network:
@@ -141,33 +191,34 @@ def build(
         head: VGG only. ``linear``: Flatten → K. ``mlp``: EC-SNN's hidden layers with dropout and no neuron
             between. ``fc``: 4096–4096 with activations and dropout.
         order: ResNet only. ``post``: conv–BN–act, add, act. ``ms``: act–conv–BN, add on membranes (MS-ResNet).
+        norm: ``bn``, or ``tdbn`` for spiking networks: batch norms whose output is in units of the threshold.
+        blocks: ResNet only. Blocks of each stage, at most as many stages as the network has; its own by default.
         seed: of the initial weights.
         options: keyword arguments of the activation (levels, tau, v_threshold, ...).
 
     Raises:
         ValueError: for an unknown name or option, with what is allowed.
     """
-    check_choice("name", name, [*VGG, *RESNET])
-    check_choice("activation", activation, ACTIVATIONS)
-    check_choice("pool", pool, ("avg", "max"))
-    check_choice("head", head, ("linear", "mlp", "fc"))
-    check_choice("order", order, ("post", "ms"))
+    _check_names(name=name, activation=activation, pool=pool, head=head, order=order, norm=norm)
     check("width", width, width > 0, "a positive number")
     check("n_classes", n_classes, n_classes >= 1, "at least 1")
     check("shape", shape, len(shape) == 3 and min(shape) >= 1, "(C, H, W), each at least 1")
     spiking = activation in ("if", "lif")
     check("time_steps", time_steps, (time_steps is not None) == spiking, "given exactly for if and lif")
+    check("norm", norm, norm == "bn" or spiking, "bn, or tdbn for if and lif")
+    _check_blocks(name, blocks)
 
     def make() -> nn.Module:
         try:
-            return ACTIVATIONS[activation](**options)
+            return ACTIVATIONS[activation](**copy.deepcopy(options))  # no surrogate is shared between layers
         except TypeError as error:
             raise ValueError(f"options = {options!r} is not allowed: {error}") from error
 
+    norms = partial(tdbn, threshold=options.get("v_threshold", 1.0)) if norm == "tdbn" else batch_norm
     if name in VGG:
-        net = _vgg(name, make, n_classes, shape, width, pool, head)
+        net = _vgg(name, make, norms, n_classes, shape, width, pool, head)
     else:
-        net = _resnet(name, make, n_classes, shape, width, order)
-    _initialise(net, torch.Generator().manual_seed(seed))
+        net = _resnet(name, make, norms, n_classes, shape, width, order, blocks)
+    initialise(net, torch.Generator().manual_seed(seed))
     net.time_steps = time_steps
     return net

@@ -332,3 +332,198 @@ class Speed(Params):
     channels: int = field(32, "their channels", low=1, high=1024)
     seed: int = seed_field()
     out_dir: str = out_dir_field()
+
+
+@dataclass(frozen=True)
+class SplitNetworks(Params):
+    """What the chapters on EC-SNN share; with equal values they share the trained networks too."""
+
+    dataset: str = field("digits", "data set by its name in snnbook.data")
+    data_dir: str = data_dir_field()
+    model: str = field("vgg5", "network by its name", choices=("vgg5", "vgg9", "vgg16", "cifarnet"))
+    width: float = field(0.25, "multiplier on the width of every hidden layer", low=0.01, high=4)
+    time_steps: int = field(5, "time steps T of the spiking networks", low=1, high=128)
+    n_devices: int = field(5, "number of devices N, each with one sub-model", low=1, high=64)
+    zeta: float = field(90.0, "pruning threshold in percent of zeros", low=0, high=120)
+    min_filters: int = field(4, "filters that every convolution keeps at least", low=1, high=4096)
+    partition: str = field("contiguous", "how classes are dealt out to devices", choices=("contiguous", "kmeans"))
+    fusion: str = field("mlp", "how the server fuses features", choices=("mlp", "logit_average", "probe"))
+    warm_epochs: int = field(12, "epochs of the unsplit network with one time step", low=1, high=1000)
+    epochs: int = field(3, "epochs of the unsplit network with all time steps", low=1, high=1000)
+    rewarm_epochs: int = field(10, "epochs of each pruned sub-model with one time step", low=0, high=1000)
+    retrain_epochs: int = field(3, "epochs of each pruned sub-model with all time steps", low=1, high=1000)
+    fusion_epochs: int = field(6, "epochs of the fusion", low=1, high=1000)
+    lr: float = field(0.1, "peak learning rate with one time step", low=1e-6, high=10)
+    tune_lr: float = field(0.02, "peak learning rate with all time steps", low=1e-7, high=10)
+    retrain_lr: float = field(0.1, "peak learning rate of the sub-models", low=1e-7, high=10)
+    fusion_lr: float = field(0.001, "peak learning rate of the fusion (Adam)", low=1e-7, high=10)
+    views: int = field(0, "augmented copies of the training images that the fusion also sees", low=0, high=100)
+    feature_dropout: float = field(0.1, "probability that training hides a device from the fusion", low=0, high=0.9)
+    label_smoothing: float = field(0.1, "label smoothing of all trainings", low=0, high=0.9)
+    batch_size: int = field(64, "samples of a training batch", low=1, high=65536)
+    augment: str = field("crop1", "augmentation of images by names in snnbook.augment or empty for none")
+    calibration: int = field(100, "training samples set apart for statistics", low=1, high=50000)
+    validation: int = field(200, "training samples set apart to choose the best epoch", low=1, high=50000)
+    samples: int = field(100, "test samples over which spikes and operations are counted", low=1, high=100000)
+    energy_model: str = field("45nm_fp32", "energy model of the figures", choices=("45nm_fp32", "45nm_int8", "rolls"))
+    repeats: int = field(1, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
+    seed: int = seed_field()
+    device: str = device_field()
+    out_dir: str = out_dir_field()
+
+
+@dataclass(frozen=True)
+class BottleneckNetworks(Params):
+    """What the chapters on SpikeBottleNet share; with equal values they share the trained networks too."""
+
+    dataset: str = field("digits", "data set: digits or cifar10 or cifar100", choices=("digits", "cifar10", "cifar100"))
+    data_dir: str = data_dir_field()
+    model: str = field("resnet50", "network by its name", choices=("resnet20", "resnet20_wide", "resnet50"))
+    width: float = field(0.125, "multiplier on the width of every hidden layer", low=0.01, high=4)
+    blocks: list[int] = field([1, 1, 1, 1], "residual blocks of each stage", low=1, high=64)
+    order: str = field("ms", "LIF before each convolution: ms; or after it and after additions: post",
+                       choices=("ms", "post"))  # fmt: skip
+    leak: float = field(0.25, "share of a potential that is left after a step", low=0.01, high=0.99)
+    threshold: float = field(0.5, "threshold of all neurons", low=0.01, high=100)
+    window: float = field(1.5, "width of the rectangular surrogate gradient", low=0.01, high=100)
+    warm_epochs: int = field(4, "epochs of the spiking network with one time step", low=1, high=1000)
+    epochs: int = field(5, "epochs of the spiking network with all time steps", low=1, high=1000)
+    codec_epochs: int = field(2, "epochs of a BottleNet++ codec while the rest is frozen", low=1, high=1000)
+    fine_tune_epochs: int = field(5, "epochs of a network with its codec", low=1, high=1000)
+    lr: float = field(0.3, "peak learning rate of both trainings of the spiking network", low=1e-6, high=10)
+    ann_lr: float = field(0.1, "peak learning rate of the ANN and of a codec on its own", low=1e-6, high=10)
+    fine_tune_lr: float = field(0.2, "peak learning rate of a network with its codec", low=1e-7, high=10)
+    weight_decay: float = field(1e-4, "weight decay of all trainings", low=0, high=1)
+    label_smoothing: float = field(0.0, "label smoothing of all trainings", low=0, high=0.9)
+    batch_size: int = field(64, "images of a training batch", low=1, high=65536)
+    augment: str = field("crop1", "augmentation by names in snnbook.augment or empty for none")
+    validation: int = field(200, "training images set apart to choose the best epoch", low=1, high=50000)
+    samples: int = field(100, "test images over which spikes and operations are counted", low=1, high=50000)
+    repeats: int = field(1, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
+    seed: int = seed_field()
+    device: str = device_field()
+    out_dir: str = out_dir_field()
+
+
+def device_profiles() -> tuple[str, ...]:
+    """Names of the device profiles that come with the package."""
+    from .splitting.devices import profiles
+
+    return tuple(profiles())
+
+
+@dataclass(frozen=True)
+class Placement(SplitNetworks):
+    """Chapter 22: devices, placements and what they decide."""
+
+    notebook: ClassVar[str] = "22_placement"
+    zeta: float = field(95.0, "first pruning threshold that Algorithm 1 tries in percent of zeros", low=0, high=120)
+    zeta_step: float = field(1.0, "what it takes away before it tries again", low=0.01, high=50)
+    zeta_min: float = field(60.0, "last threshold that it tries", low=-100, high=120)
+    profiles: list[str] = field(
+        ["raspberry_pi_4b", "microcontroller", "phone", "jetson_nano"],
+        "profiles that a fleet is dealt from",
+        choices=device_profiles,
+    )
+    memory_share: float = field(0.32, "memory of a device as a share of the weights of the unsplit network",
+                                low=0.001, high=1e9)  # fmt: skip
+    rule: str = field(
+        "tightest_memory",
+        "rule of placement of Algorithm 1",
+        choices=("tightest_memory", "most_energy", "min_latency", "min_energy", "min_devices"),
+    )
+    numbers: list[int] = field([1, 3, 5, 7, 9], "numbers of devices to compare", low=1, high=64)
+    instances: int = field(100, "random instances over which greedy meets the optimum", low=1, high=100000)
+
+
+@dataclass(frozen=True)
+class FusedInference(SplitNetworks):
+    """Chapter 23: fusion of sub-models, in one process and over real ones."""
+
+    notebook: ClassVar[str] = "23_fused_inference"
+    devices: list[int] = field([1, 3, 5], "numbers of devices to compare", low=1, high=64)
+    rules: list[str] = field(["mlp", "probe", "logit_average"], "fusions to compare",
+                             choices=("mlp", "logit_average", "probe"))  # fmt: skip
+    requests: int = field(40, "samples that the running devices are asked for in each phase", low=2, high=10000)
+    deadline: float = field(1.0, "seconds that the server waits for a device", low=0.01, high=60)
+
+
+@dataclass(frozen=True)
+class SensingModalities(SplitNetworks):
+    """Chapter 24: pictures, events and sounds."""
+
+    notebook: ClassVar[str] = "24_sensing_modalities"
+    dataset: str = field("digits,digits_events,sounds", "data sets by their names in snnbook.data with commas between")
+    n_devices: list[int] = field([3], "numbers of devices N to split over", low=1, high=64)
+    warm_epochs: int = field(8, "epochs of the unsplit network with one time step", low=1, high=1000)
+    epochs: int = field(2, "epochs of the unsplit network with all time steps", low=1, high=1000)
+    zeta: float = field(95.0, "pruning threshold in percent of zeros", low=0, high=120)
+    rewarm_epochs: int = field(0, "epochs of each pruned sub-model with one time step", low=0, high=1000)
+    retrain_lr: float = field(0.05, "peak learning rate of the sub-models", low=1e-7, high=10)
+    retrain_epochs: int = field(4, "epochs of each pruned sub-model with all time steps", low=1, high=1000)
+
+
+@dataclass(frozen=True)
+class ClassSpecificFilters(SplitNetworks):
+    """Chapter 20: APoZ, masks, and what a network pruned for some classes still knows of others."""
+
+    notebook: ClassVar[str] = "20_class_specific_filters"
+    zetas: list[float] = field(
+        [80.0, 82.0, 84.0, 86.0, 88.0, 90.0, 92.0, 94.0, 96.0, 98.0],
+        "pruning thresholds of the sweep in percent",
+        low=0,
+        high=120,
+    )
+    shown_layer: int = field(2, "convolution whose firing maps are drawn, counted from 0", low=0, high=12)
+    draws: int = field(3, "random choices of filters to average over", low=1, high=100)
+
+
+@dataclass(frozen=True)
+class SplitPruneTradeoffs(SplitNetworks):
+    """Chapter 21: what pruning and splitting cost and save."""
+
+    notebook: ClassVar[str] = "21_split_prune_tradeoffs"
+    zetas: list[float] = field(
+        [82.0, 86.0, 88.0, 90.0, 92.0, 96.0], "pruning thresholds of the sweep in percent", low=0, high=120
+    )
+    numbers: list[int] = field([1, 5], "numbers of devices of the sweep", low=1, high=64)
+
+
+@dataclass(frozen=True)
+class BottleneckCodec(BottleneckNetworks):
+    """Chapter 31: the spike codec, its bytes, and T bits against 8."""
+
+    notebook: ClassVar[str] = "31_bottleneck_codec"
+    time_steps: int = field(2, "time steps T of the spiking networks", low=1, high=64)
+    split_points: list[int] = field([1, 2, 3, 4], "split points to cut at, in blocks on the device", low=1, high=64)
+    ratio: int = field(16, "channels at a split point for each that is sent", low=1, high=2048)
+    split_point: int = field(4, "split point at which spikes and codes are compared", low=1, high=64)
+    channels: int = field(4, "channels that are sent there", low=1, high=2048)
+    stride: int = field(2, "spatial reduction there, 1 for none", low=1, high=8)
+    bits: list[int] = field([8, 2, 1], "bits an element of BottleNet++", low=1, high=8)
+
+
+@dataclass(frozen=True)
+class EnergyTables(BottleneckNetworks):
+    """Chapter 33: Table 3 as in the paper and with everything counted."""
+
+    notebook: ClassVar[str] = "33_energy_tables"
+    time_steps: int = field(2, "time steps T of the spiking network that is measured", low=1, high=64)
+    split_point: int = field(4, "its split point, in blocks on the device", low=1, high=64)
+    channels: int = field(16, "channels that it sends", low=1, high=2048)
+    stride: int = field(1, "its spatial reduction, 1 for none", low=1, high=8)
+    radio: str = field("Wi-Fi", "radio of the device: Wi-Fi or LTE or 3G", choices=("Wi-Fi", "LTE", "3G"))
+
+
+@dataclass(frozen=True)
+class SplitPoints(BottleneckNetworks):
+    """Chapter 30: where a network can be cut, and what a cut costs."""
+
+    notebook: ClassVar[str] = "30_split_points"
+    time_steps: list[int] = field([2], "numbers of time steps T to search over", low=1, high=64)
+    split_points: list[int] = field([1, 2, 3, 4], "split points to search over: blocks on the device", low=1, high=64)
+    ratios: list[int] = field([16], "channel reductions to search over: channels for each sent", low=1, high=2048)
+    strides: list[int] = field([1, 2], "spatial reductions to search over, 1 for none", low=1, high=8)
+    limit: float = field(0.03, "largest drop of accuracy, 0 to 1", low=0, high=1)
+    qualities: list[int] = field([5, 50, 90], "qualities of JPEG and WebP on the input", low=0, high=100)
+    radio: str = field("Wi-Fi", "radio of the device: Wi-Fi or LTE or 3G", choices=("Wi-Fi", "LTE", "3G"))

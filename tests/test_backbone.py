@@ -102,6 +102,14 @@ def test_surrogate_is_a_rectangle_of_area_one(window):
     assert torch.trapezoid(slope, grid).item() == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("window, passes", [(1.0, False), (1.5, True)])
+def test_a_neuron_behind_spikes_needs_a_wider_rectangle(window, passes):
+    """Its potential is 0 or 1, half a unit from θ = ½ whatever the spikes are."""
+    spikes = (randn(6, 50) > 0).float().requires_grad_()
+    LIF(**iterative_lif(window=window))(spikes).sum().backward()
+    assert bool(spikes.grad.any()) == passes
+
+
 def test_gradient_of_a_spike_passes_the_rectangle():
     neuron = LIF(**iterative_lif(threshold=0.5, window=0.4))
     x = torch.tensor([[0.0, 0.31, 0.5, 0.69, 0.71]], requires_grad=True)

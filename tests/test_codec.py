@@ -9,7 +9,7 @@ from torch import nn
 
 from snnbook import store
 from snnbook.bottleneck.backbone import backbone, block_names, split_points, twin
-from snnbook.bottleneck.codec import Server, compress, expansion, export, head, reduction, tail
+from snnbook.bottleneck.codec import Server, compress, expansion, export, feature_shape, head, reduction, tail
 from snnbook.link.payload import pack, unpack
 from snnbook.models import build
 from snnbook.neurons import LIF, spiking_layers
@@ -38,11 +38,16 @@ def images(n, shape=SHAPE, seed=0):
     return torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("shape", [SHAPE, (1, 13, 10)])
+def test_shapes_from_sizes_are_those_of_a_run(net, shape):
+    rows = split_points(net, shape)[["channels", "height", "width"]].apply(tuple, axis=1)
+    assert [feature_shape(net, shape, s) for s in range(1, 17)] == rows.tolist()
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("point", range(1, 17))
 def test_encoder_and_decoder_fit_at_all_sixteen_points(net, point, stride):
-    row = split_points(net, SHAPE).iloc[point - 1]
-    C, H, W = (int(row[c]) for c in ("channels", "height", "width"))
+    C, H, W = feature_shape(net, SHAPE, point)
     new, report = compress(net, SHAPE, point, C // 4, stride)
     x = torch.rand(3 * 2, C, H, W)
     with torch.no_grad():
@@ -173,6 +178,6 @@ def test_wrong_networks_are_refused(net):
         compress(twin(width=1 / 16, shape=SHAPE), SHAPE, 1, 4)
     with pytest.raises(ValueError, match=r"^net = 'Network' is not allowed: a network with a codec$"):
         head(net)
-    with pytest.raises(ValueError, match=r"a network with residual blocks"):
+    with pytest.raises(ValueError, match=r"^split_point = 1 is not allowed: 1 to 0$"):
         compress(build("vgg5", "lif", time_steps=2, width=1 / 16), (3, 32, 32), 1, 4)
     assert isinstance(next(iter(spiking_layers(net).values())), LIF)

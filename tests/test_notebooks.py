@@ -95,6 +95,28 @@ OTHER = {
         "time_steps": [2, 5],
         "energy_model": "45nm_int8",
     },
+    "22_placement": {
+        "warm_epochs": 1,
+        "epochs": 1,
+        "n_devices": 3,
+        "zeta_step": 5.0,
+        "profiles": ["microcontroller", "phone"],
+        "rule": "min_latency",
+        "numbers": [1, 2],
+        "instances": 5,
+    },
+    "23_fused_inference": {
+        "warm_epochs": 1,
+        "epochs": 1,
+        "retrain_epochs": 1,
+        "fusion_epochs": 1,
+        "samples": 16,
+        "n_devices": 3,
+        "devices": [2, 3],
+        "rules": ["probe"],
+        "fusion": "probe",
+        "requests": 5,
+    },
 }
 
 

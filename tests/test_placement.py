@@ -125,6 +125,15 @@ def test_greedy_fails_where_the_optimum_exists():
     assert exact(demands, [tight, wide]) == [1, 0]
 
 
+def test_greedy_may_fail_with_less_where_it_succeeds_with_more():
+    """With 11 bytes *large* fits on the wide device only; with 9 it takes the tight one that *small* needs."""
+    devices = [device("tight", memory=10, budget=100), device("wide", memory=20, budget=30)]
+    small = demand("small", 8, macs=90)
+    assert greedy([demand("large", 11, macs=20), small], devices) == [1, 0]
+    with pytest.raises(InfeasiblePlacement):
+        greedy([demand("large", 9, macs=20), small], devices)
+
+
 def test_greedy_prefers_what_it_says():
     devices = [device("a", memory=100, budget=12), device("b", memory=50, budget=11), device("c", 200, 100)]
     (one,) = [demand("m", 40)]

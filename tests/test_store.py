@@ -143,6 +143,12 @@ def test_writing_leaves_the_module_and_random_numbers_alone(tmp_path):
     assert loaded.weight.requires_grad and loaded.weight.device.type == "cpu"
 
 
+def test_what_is_read_is_aligned_as_pytorch_does(tmp_path):
+    """Matrix products round by the alignment of their operands; a file has 8 bytes of it at most."""
+    net = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 7), nn.Linear(7, 1))
+    assert all(p.data_ptr() % 64 == 0 for p in again(net, tmp_path).parameters())
+
+
 class Doubling(nn.Module):
     """A class from elsewhere with one option and one child."""
 

@@ -1,6 +1,19 @@
 """Every figure and table of the book, drawn from tables and arrays only."""
 
 from .benchmark import METHOD_NAMES, trade_off
+from .bottleneck import (
+    ENERGY_ITEMS,
+    accuracy_against_bytes,
+    block_activity,
+    codec_picture,
+    cuts_plane,
+    device_energy,
+    implied_rates,
+    map_sizes,
+    payload_bars,
+    price_of_a_bit,
+    work_split,
+)
 from .conversion import (
     constant_drive,
     conversion_error,
@@ -23,6 +36,8 @@ from .energy import (
     mac_and_ac,
     operation_counts,
 )
+from .fused import FUSION_NAMES, answer_latency, device_spikes, lost_devices, over_devices
+from .modalities import accuracy_by_set, arrivals, bits_by_set, rates_over_steps
 from .neurons import (
     fi_curves,
     learning_curves,
@@ -31,7 +46,24 @@ from .neurons import (
     rate_gradients,
     surrogate_slopes,
 )
+from .placement import RULE_LABELS, device_costs, device_numbers, greedy_gap, placement_loads
 from .speed import CONTENDER_LABELS, speed_bars, speed_over_steps, speed_roofline
+from .splitting import (
+    CHOICE_NAMES,
+    STAGE_NAMES,
+    apoz_maps,
+    apoz_thresholds,
+    choice_bars,
+    class_responses,
+    crossed,
+    kept_filters,
+    kept_over_zeta,
+    published_sweep,
+    recovery_bars,
+    size_parts,
+    split_trade_offs,
+    zeta_sweep,
+)
 from .style import COLOURS, MARKERS, figure
 from .tables import table
 from .two_stage import (
@@ -45,16 +77,38 @@ from .two_stage import (
 )
 
 __all__ = [
+    "CHOICE_NAMES",
     "COLOURS",
     "CONTENDER_LABELS",
+    "ENERGY_ITEMS",
+    "FUSION_NAMES",
     "MARKERS",
     "METHOD_LABELS",
     "METHOD_NAMES",
+    "RULE_LABELS",
+    "STAGE_NAMES",
+    "accuracy_against_bytes",
+    "accuracy_by_set",
     "accuracy_over_time",
+    "answer_latency",
+    "apoz_maps",
+    "apoz_thresholds",
+    "arrivals",
+    "bits_by_set",
+    "block_activity",
     "break_even",
+    "choice_bars",
+    "class_responses",
+    "codec_picture",
     "constant_drive",
     "conversion_error",
     "count_bars",
+    "crossed",
+    "cuts_plane",
+    "device_costs",
+    "device_energy",
+    "device_numbers",
+    "device_spikes",
     "energy_bars",
     "equation_18",
     "error_over_steps",
@@ -62,25 +116,40 @@ __all__ = [
     "fi_curves",
     "figure",
     "framework",
+    "greedy_gap",
+    "implied_rates",
+    "kept_filters",
+    "kept_over_zeta",
     "layer_errors",
     "layer_rates",
     "learning_curves",
+    "lost_devices",
     "mac_and_ac",
+    "map_sizes",
     "neuron_traces",
     "operation_counts",
+    "over_devices",
+    "payload_bars",
+    "placement_loads",
     "potential_error",
+    "price_of_a_bit",
+    "published_sweep",
     "rate_codes",
     "rate_gradients",
+    "rates_over_steps",
     "ratio_over_time",
+    "recovery_bars",
     "residual_layers",
     "residual_plane",
     "residual_ratios",
     "rounding_bias",
     "rounding_drift",
+    "size_parts",
     "speed_bars",
     "speed_over_steps",
     "speed_roofline",
     "spike_orders",
+    "split_trade_offs",
     "surrogate_slopes",
     "table",
     "threshold_methods",
@@ -88,4 +157,6 @@ __all__ = [
     "thresholds",
     "trade_off",
     "traffic_bars",
+    "work_split",
+    "zeta_sweep",
 ]

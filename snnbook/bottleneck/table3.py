@@ -1,0 +1,111 @@
+"""Table 3 of SpikeBottleNet: energies of its ResNet-50 as printed, and with everything counted.
+
+Both rows of ratios in the table stand for the same firing rate, f_r = E_MAC / (E_AC · T · ratio).
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ..counts import count
+from ..network import Network
+from ..papers import table as published
+from . import baseline
+from .backbone import split_points
+from .codec import codec
+from .energy import ann_joules, dense, estimated, implied_rate, joules, radio_joules, snn_joules
+from .sizes import Shape
+
+
+def published_rates() -> pd.DataFrame:
+    """f_r that the two rows of ratios of Table 3 stand for.
+
+    Returns:
+        Columns ``split_point``, ``time_steps``, ``rate`` (from the 45 nm row) and ``rolls_rate``.
+    """
+    rows = published("spikebottlenet_table3")
+    for column, source, model in (("rate", "ratio", "45nm_fp32"), ("rolls_rate", "rolls_ratio", "rolls")):
+        pairs = zip(rows[source], rows["time_steps"], strict=True)
+        rows[column] = [implied_rate(ratio, T, model) for ratio, T in pairs]
+    return rows[["split_point", "time_steps", "rate", "rolls_rate"]]
+
+
+def as_in_the_paper(points: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
+    """Table 3: energies up to each split point.
+
+    Args:
+        points: from :func:`snnbook.bottleneck.backbone.split_points`.
+        rates: columns ``split_point``, ``time_steps``, ``rate``.
+
+    Returns:
+        Columns ``split_point``, ``time_steps``, ``rate``, ``ann_millijoules``, ``snn_millijoules``, ``ratio``,
+        ``rolls_millijoules``, ``rolls_ratio``.
+    """
+    table = points[["split_point", "cumulative_macs"]].merge(rates[["split_point", "time_steps", "rate"]])
+    rows = []
+    for p in table.itertuples():
+        ann = 1e3 * ann_joules(p.cumulative_macs)
+        snn, rolls = (
+            1e3 * snn_joules(p.cumulative_macs, p.rate, p.time_steps, model) for model in ("45nm_fp32", "rolls")
+        )
+        rows.append((p.split_point, p.time_steps, p.rate, ann, snn, ann / snn, rolls, ann / rolls))
+    columns = ["split_point", "time_steps", "rate", "ann_millijoules", "snn_millijoules", "ratio"]
+    return pd.DataFrame(rows, columns=[*columns, "rolls_millijoules", "rolls_ratio"])
+
+
+def accounts(
+    snn: Network,
+    ann: Network,
+    shape: Shape,
+    cuts: pd.DataFrame,
+    models: tuple[str, str] = ("45nm_fp32", "45nm_fp32"),
+    radio: str = "Wi-Fi",
+) -> pd.DataFrame:
+    """Energy of the device's part item by item, for both methods at every split point.
+
+    Args:
+        snn: spiking ResNet; its ``time_steps`` are set to those of each cut on the way.
+        ann: the ANN twin.
+        shape: input (C, H, W).
+        cuts: ``split_point``, ``time_steps``, ``stride``, ``snn_channels``, ``ann_channels`` and ``rate`` (f_r).
+        models: names in ``ENERGY_MODELS`` for the SNN's hardware and the ANN's.
+        radio: name in the table ``radio_energy``.
+
+    Returns:
+        Columns ``split_point``, ``network`` (ANN, SNN), ``item`` (of ``ITEMS``, or ``radio``), ``millijoules``.
+    """
+    points, stem, rows = split_points(ann, shape), int(count(ann, shape)["macs"].iloc[0]), []
+    before = snn.time_steps
+    for cut in cuts.itertuples():
+        snn.time_steps = cut.time_steps
+        sent = codec(snn, shape, cut.split_point, cut.snn_channels, cut.stride)[1]
+        codes = baseline.codec(ann, shape, cut.split_point, cut.ann_channels, cut.stride)[1]
+        sides = (
+            ("ANN", dense(points, codes, stem), codes, models[1]),
+            ("SNN", estimated(points, sent, cut.rate, stem), sent, models[0]),
+        )
+        for network, operations, report, model in sides:
+            for item in operations["item"]:
+                rows.append((cut.split_point, network, item, 1e3 * joules(operations, model, (item,))))
+            rows.append((cut.split_point, network, "radio", 1e3 * radio_joules(report.bits, radio)))
+    snn.time_steps = before
+    return pd.DataFrame(rows, columns=["split_point", "network", "item", "millijoules"])
+
+
+#: What a ratio counts, from the paper's way to everything.
+SCOPES = {
+    "paper": ("blocks",),
+    "+ shortcuts": ("blocks", "shortcuts"),
+    "+ stem, encoder": ("blocks", "shortcuts", "stem", "encoder"),
+    "+ neurons": ("blocks", "shortcuts", "stem", "encoder", "neurons and additions"),
+    "+ radio": ("blocks", "shortcuts", "stem", "encoder", "neurons and additions", "radio"),
+}
+
+
+def scoped_ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """E_ANN/E_SNN with more and more counted: ``split_point`` and a column for each of ``SCOPES``."""
+    columns = {}
+    for scope, items in SCOPES.items():
+        sums = table[table["item"].isin(items)].groupby(["split_point", "network"])["millijoules"].sum().unstack()
+        columns[scope] = sums["ANN"] / sums["SNN"]
+    return pd.DataFrame(columns).reset_index()

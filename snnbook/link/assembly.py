@@ -1,0 +1,121 @@
+"""Which parts of which samples have arrived: the server's bookkeeping, without sockets, with time as an argument.
+
+A sample is open from the first word of it until it is answered: when all expected parts are there, or at its deadline
+with those that are. Everything is bounded: open samples, steps of each, answers that are remembered.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .folder import Plan
+from .messages import Message, framed_bytes
+from .payload import unpack
+
+#: Answers that are remembered for those who ask again.
+REMEMBERED = 1024
+
+
+@dataclass
+class Open:
+    """A sample that is not answered yet.
+
+    Attributes:
+        sample: its id.
+        due: when it is answered with what is there.
+        expected: bit mask of the parts that are waited for.
+        wanted: time steps that were asked for so far.
+        askers: identities that want the answer.
+    """
+
+    sample: int
+    due: float
+    expected: int
+    wanted: int
+    askers: set[bytes] = field(default_factory=set)
+    spikes: dict[int, list[Tensor]] = field(default_factory=dict)
+    steps: dict[int, int] = field(default_factory=dict)
+    micros: dict[int, int] = field(default_factory=dict)
+    payload_bytes: int = 0
+    framed_bytes: int = 0
+
+    @property
+    def mask(self) -> int:
+        """Bit mask of the parts of which something has arrived."""
+        return sum(1 << part for part in self.spikes)
+
+    def complete(self) -> bool:
+        """Whether all expected parts have sent all steps that were asked for."""
+        done = sum(1 << part for part, steps in self.steps.items() if steps >= self.wanted)
+        return self.expected & ~done == 0
+
+    def features(self, parts: int) -> list[Tensor | None]:
+        """Spikes [T', 1, C, H, W] of each part up to the last step that all arrived parts have; ``None`` if lost."""
+        common = min(self.steps.values(), default=0)
+        return [torch.cat(self.spikes[i])[:common] if i in self.spikes else None for i in range(parts)]
+
+
+class Assembly:
+    """Open samples and remembered answers.
+
+    Args:
+        plan: parts, T, deadline and bounds.
+    """
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.open: OrderedDict[int, Open] = OrderedDict()
+        self._answers: OrderedDict[int, tuple[int, bytes]] = OrderedDict()
+
+    def begin(self, sample: int, expected: int, now: float) -> Open | None:
+        """Open a sample and wait for the parts in ``expected``; ``None`` if as many as allowed are open."""
+        if len(self.open) >= self.plan.in_flight:
+            return None
+        self.open[sample] = Open(sample, now + self.plan.deadline, expected, self.plan.steps_at_first)
+        return self.open[sample]
+
+    def add(self, m: Message) -> str:
+        """Take the features of an open sample: ``taken``, ``duplicate``, or ``shape`` if they are not what is due."""
+        sample, plan = self.open[m.sample], self.plan
+        done = sample.steps.get(m.part, 0)
+        if m.shape != plan.shapes[m.part] or m.first + m.steps > plan.time_steps or m.first > done:
+            return "shape"
+        if m.first < done:
+            return "duplicate"
+        try:
+            spikes = unpack(m.payload, (m.steps, 1, *m.shape), plan.emits[m.part])
+        except ValueError:
+            return "shape"
+        sample.spikes.setdefault(m.part, []).append(spikes)
+        sample.steps[m.part] = done + m.steps
+        sample.micros[m.part] = max(sample.micros.get(m.part, 0), m.micros)
+        sample.payload_bytes += len(m.payload)
+        sample.framed_bytes += framed_bytes(len(m.payload))
+        return "taken"
+
+    def more(self, sample: Open, steps: int) -> None:
+        """Wait for ``steps`` further time steps of the parts that have arrived."""
+        sample.wanted, sample.expected = sample.wanted + steps, sample.mask
+
+    def ready(self, now: float) -> list[Open]:
+        """Samples to be answered: complete ones and those whose deadline has come."""
+        return [s for s in self.open.values() if now >= s.due or s.complete()]
+
+    def next_due(self) -> float | None:
+        """The earliest deadline."""
+        return min((s.due for s in self.open.values()), default=None)
+
+    def close(self, sample: Open, answer: bytes) -> None:
+        """The sample is answered; the answer is remembered for those who ask again."""
+        del self.open[sample.sample]
+        self._answers[sample.sample] = sample.mask, answer
+        while len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)
+
+    def answered(self, sample: int) -> tuple[int, bytes] | None:
+        """``(mask, answer)`` of a sample that was answered not long ago."""
+        return self._answers.get(sample)

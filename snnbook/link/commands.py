@@ -1,0 +1,153 @@
+"""Command line of the processes: ``python -m snnbook serve | device | fleet | keys``.
+
+On one machine ``fleet FOLDER`` does everything. On several, carry to each the files that it needs, and its keys:
+
+    here    keys KEYS part_0 part_1 client
+    server  serve FOLDER --bind tcp://0.0.0.0:5555 --keys KEYS/server
+    device  device part_0.safetensors samples.safetensors --connect tcp://SERVER:5555 --keys KEYS/part_0
+    client  fleet FOLDER --connect tcp://SERVER:5555 --keys KEYS/client
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+from pathlib import Path
+
+
+def add(commands) -> None:
+    """Add the sub-commands; each sets ``call``, a function of the parsed arguments that returns the exit status."""
+    p = commands.add_parser("keys", help="make key pairs for a server and for each device and client")
+    p.add_argument("folder", type=Path, help="a new folder")
+    p.add_argument("names", nargs="+", metavar="NAME", help="part_0, part_1, ..., client")
+    p.set_defaults(call=_keys)
+
+    p = commands.add_parser("serve", help="be the server of a fleet")
+    p.add_argument("folder", type=Path, help="with fleet.json and server.safetensors")
+    p.add_argument("--bind", default="tcp://127.0.0.1:*", metavar="ADDRESS", help="where to listen (%(default)s)")
+    p.add_argument("--deadline", type=float, help="seconds that a sample waits for its parts, instead of the plan's")
+    _common(p)
+    p.set_defaults(call=_serve)
+
+    p = commands.add_parser("device", help="be one device of a fleet")
+    p.add_argument("part", type=Path, help="its part, part_<i>.safetensors")
+    p.add_argument("sensor", type=Path, help="what its sensor sees, samples.safetensors")
+    p.add_argument("--connect", required=True, metavar="ADDRESS", help="of the server")
+    _common(p)
+    _link(p)
+    _asking(p, "walk through the first N samples by itself, then stop")
+    p.set_defaults(call=_device)
+
+    p = commands.add_parser("fleet", help="run a whole fleet on this machine, or ask one that runs, and measure")
+    p.add_argument("folder", type=Path)
+    p.add_argument("--connect", metavar="ADDRESS", help="ask the server there instead of starting processes")
+    p.add_argument("--drive", action="store_true", help="let device 0 drive itself instead of being triggered")
+    p.add_argument("--deadline", type=float, help="seconds that a sample waits for its parts, instead of the plan's")
+    p.add_argument("--out", type=Path, metavar="CSV", help="write one row a sample there")
+    _common(p)
+    _link(p)
+    _asking(p, "ask for the first N samples (all)")
+    p.set_defaults(call=_fleet)
+
+
+def _common(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--keys", type=Path, metavar="FOLDER", help="own folder of keys, needed beyond this machine")
+    p.add_argument("--threads", type=int, default=1, help="threads of each process (%(default)s)")
+
+
+def _link(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--up", type=float, metavar="BIT/S", help="rate of the link towards the server")
+    p.add_argument("--down", type=float, metavar="BIT/S", help="rate of the link from the server")
+
+
+def _asking(p: argparse.ArgumentParser, text: str) -> None:
+    p.add_argument("--samples", type=int, metavar="N", help=text)
+    p.add_argument("--window", type=int, default=1, help="samples on their way at most (%(default)s)")
+    p.add_argument("--timeout", type=float, default=5.0, help="seconds until a sample is sent again (%(default)s)")
+
+
+def _until_told() -> threading.Event:
+    """An event that Ctrl-C and SIGTERM set."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _limit_threads(args) -> None:
+    import torch
+
+    torch.set_num_threads(args.threads)
+
+
+def _rates(args):
+    from .shaper import Rate
+
+    return {name: None if (r := getattr(args, name)) is None else Rate(r) for name in ("up", "down")}
+
+
+def _keys(args) -> int:
+    from .keys import make_keys
+
+    print(make_keys(args.folder, args.names))
+    return 0
+
+
+def _serve(args) -> int:
+    from .server import serve
+
+    _limit_threads(args)
+    said = lambda address: print(f"listening at {address}", flush=True)  # noqa: E731
+    server = serve(args.folder, args.bind, args.keys, stop=_until_told(), ready=said, deadline=args.deadline)
+    print({name: n for name, n in server.counts.items() if n})
+    return 0
+
+
+def _device(args) -> int:
+    from .device import serve_part, walk_part
+    from .measure import Measured
+
+    _limit_threads(args)
+    files = (args.part, args.sensor, args.connect, args.keys)
+    if args.samples is None:
+        serve_part(*files, stop=_until_told(), **_rates(args))
+        return 0
+    rows = range(args.samples)
+    answered, seconds = walk_part(*files, rows=rows, **_rates(args), window=args.window, timeout=args.timeout)
+    return _show(Measured.of(answered, rows, seconds))
+
+
+def _fleet(args) -> int:
+    from .fleet import Fleet
+    from .folder import Sensor
+
+    n = len(Sensor(args.folder / "samples.safetensors"))
+    samples, asking = range(min(args.samples or n, n)), {"window": args.window, "timeout": args.timeout}
+    if args.connect:
+        return _show(_ask(args, samples, asking), args.out)
+    with Fleet(args.folder, threads=args.threads, deadline=args.deadline, **_rates(args)) as fleet:
+        return _show((fleet.walk if args.drive else fleet.run)(samples, **asking), args.out)
+
+
+def _ask(args, samples, asking):
+    from .client import Client
+    from .measure import Measured
+
+    client = Client(args.connect, args.keys)
+    try:
+        answered, seconds = client.run(samples, **asking)
+        return Measured.of(answered, samples, seconds)
+    finally:
+        client.close()
+
+
+def _show(measured, out: Path | None = None) -> int:
+    """Print the summary; write the table if asked to."""
+    if out is not None:
+        from ..runs import atomic
+
+        with atomic(out) as part:
+            measured.table.to_csv(part, index=False)
+    print(measured.summary().T.to_string(header=False))
+    return 0

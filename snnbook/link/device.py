@@ -1,0 +1,212 @@
+"""A device: its own part of the networks, its own sensor, one socket.
+
+It computes when it is triggered, or walks through its samples by itself (:mod:`snnbook.link.walk`). Only spikes leave
+it, packed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import store
+from ..checks import check
+from .folder import Sensor
+from .messages import WANTS_ANSWER, BadMessage, Kind, Message, decode, encode, row
+from .payload import pack
+from .shaper import Rate
+from .transport import Channel
+from .walk import Answered, Walk
+
+#: Seconds between two hellos; they tell a server that has lost this device, or is new, who is there.
+BEAT = 1.0
+#: Samples whose spikes are kept for further time steps.
+KEPT = 64
+
+
+class Refused(ValueError):
+    """The server does not want this device; the text says why."""
+
+
+class Device:
+    """State of one device.
+
+    Args:
+        part: which of the parts it is.
+        module: a sample to spikes [T, 1, C, H, W] of height ``emit``.
+        sensor: row → sample.
+        channel: its socket.
+        emit: height of a spike.
+    """
+
+    def __init__(
+        self, part: int, module: Callable[[Tensor], Tensor], sensor: Sensor, channel: Channel, emit: float = 1.0
+    ):
+        self.part, self.module, self.sensor, self.channel, self.emit = part, module, sensor, channel, emit
+        self._kept: OrderedDict[int, tuple[Tensor, int]] = OrderedDict()
+        self.shape = tuple(self.spikes(0)[0].shape)
+        self.steps_at_first = self.shape[0]
+        self.known = False
+
+    def spikes(self, sample: int) -> tuple[Tensor, int]:
+        """Spikes [T, 1, C, H, W] of a sample id, and the µs that computing them took; kept for a while."""
+        if sample not in self._kept:
+            x = self.sensor(row(sample))
+            started = time.perf_counter()
+            with torch.inference_mode():
+                spikes = self.module(x)
+            self._kept[sample] = spikes, round((time.perf_counter() - started) * 1e6)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[sample]
+
+    def features(self, sample: int, first: int, steps: int, flags: int = 0) -> Message:
+        """Steps [first, first + steps) of a sample, packed; ValueError for steps outside 0 … T."""
+        T = self.shape[0]
+        check("steps", (first, steps), 0 <= first < first + steps <= T, f"at least one of 0 to {T}")
+        spikes, micros = self.spikes(sample)
+        payload = pack(spikes[first : first + steps], self.emit)
+        shape = tuple(self.shape[2:])
+        return Message(Kind.FEATURES, sample, self.part, first, steps, shape, micros, flags, payload)
+
+    def hello(self) -> None:
+        """Say which part this is."""
+        self.channel.send(encode(Message(Kind.HELLO, part=self.part, steps=self.shape[0], shape=self.shape[2:])))
+
+    def receive(self, timeout: float) -> Message | None:
+        """The next message of the server, or ``None`` after ``timeout`` seconds or for one that is none.
+
+        Raises:
+            Refused: if the server says that it does not want this device.
+        """
+        frames = self.channel.receive(timeout)
+        try:
+            m = decode(frames[0]) if frames is not None and len(frames) == 1 else None
+        except BadMessage:
+            return None
+        if m is not None and m.kind == Kind.HELLO:
+            self.known, self.steps_at_first = True, min(m.first, self.shape[0]) or self.shape[0]
+        if m is not None and m.kind == Kind.ERROR and m.sample == 0:
+            raise Refused(m.payload.decode(errors="replace"))
+        return m
+
+    def request(self, sample: int) -> Message:
+        """The first steps of a sample, with the wish for an answer: what a walk sends."""
+        return self.features(sample, 0, self.steps_at_first, WANTS_ANSWER)
+
+    def obey(self, m: Message) -> None:
+        """Send what a TRIGGER asks for; one for what the sensor or network does not have is left unanswered."""
+        try:
+            found = self.features(m.sample, m.first, m.steps)
+        except ValueError:
+            return
+        self.channel.send(encode(found))
+
+    def run(self, stop: threading.Event) -> None:
+        """Say hello every now and then and obey triggers, until ``stop`` is set."""
+        said = -BEAT
+        while not stop.is_set():
+            if time.monotonic() - said >= (BEAT if self.known else BEAT / 4):
+                self.hello()
+                said = time.monotonic()
+            m = self.receive(BEAT / 10)
+            if m is not None and m.kind == Kind.TRIGGER and m.part == self.part:
+                self.obey(m)
+
+
+def serve_part(
+    part_file: Path | str,
+    samples: Path | str,
+    address: str,
+    keys: Path | str | None = None,
+    *,
+    up: Rate | None = None,
+    down: Rate | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Be a device that obeys triggers until ``stop`` is set.
+
+    Args:
+        part_file: see :func:`open_device`.
+        samples: what its sensor sees.
+        address: of the server.
+        keys: the own folder of keys; needed beyond loopback.
+        up: rate of the link towards the server.
+        down: rate of the link from the server.
+        stop: ends the device.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: for a damaged file or an address that is not allowed.
+        Refused: if the server does not want this device.
+    """
+    channel = Channel(address, keys, up, down)
+    try:
+        open_device(part_file, samples, channel).run(stop or threading.Event())
+    finally:
+        channel.close()
+
+
+def walk_part(
+    part_file: Path | str,
+    samples: Path | str,
+    address: str,
+    keys: Path | str | None = None,
+    *,
+    rows: Sequence[int],
+    up: Rate | None = None,
+    down: Rate | None = None,
+    **options,
+) -> tuple[list[Answered], float]:
+    """Be a device that drives itself through samples.
+
+    Args:
+        part_file: see :func:`open_device`.
+        samples: what its sensor sees.
+        address: of the server.
+        keys: the own folder of keys; needed beyond loopback.
+        rows: which samples.
+        up: rate of the link towards the server.
+        down: rate of the link from the server.
+        options: window, timeout, patience of :class:`snnbook.link.walk.Walk`.
+
+    Returns:
+        The answers, and the seconds from the first computing to the last of them.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: for a damaged file or an address that is not allowed.
+        Refused: if the server does not want this device.
+        TimeoutError: if nothing is answered for long.
+    """
+    channel = Channel(address, keys, up, down)
+    try:
+        walk = Walk(open_device(part_file, samples, channel), rows, **options)
+        answered = walk.run()
+        return answered, walk.seconds
+    finally:
+        channel.close()
+
+
+def open_device(part_file: Path | str, samples: Path | str, channel: Channel) -> Device:
+    """A device from its files.
+
+    Args:
+        part_file: ``part_<i>.safetensors`` of :func:`snnbook.link.folder.write_fleet`.
+        samples: what its sensor sees.
+        channel: its socket.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if one is damaged.
+    """
+    module, about = store.load(part_file)
+    found = {"part": about.get("part"), "emit": about.get("emit")}
+    check(str(part_file), found, isinstance(found["part"], int), "the file of a device's part")
+    return Device(found["part"], module, Sensor(samples), channel, found["emit"] or 1.0)

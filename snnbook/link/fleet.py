@@ -1,0 +1,285 @@
+"""A whole fleet on one machine: one process a device, one for the server, measured from here.
+
+    with Fleet(folder) as fleet:
+        measured = fleet.run(range(100))
+        fleet.kill(1)
+        without_one = fleet.run(range(100))
+
+Processes are forked from a helper of the standard library that has imported this package once. They end with
+:meth:`Fleet.close`, and also when the process that made them dies.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from multiprocessing import connection
+from pathlib import Path
+
+import torch
+
+from ..checks import check
+from .answers import Answer
+from .client import Client
+from .device import serve_part, walk_part
+from .folder import part_file, read_plan
+from .garbage import garbage
+from .measure import Measured
+from .messages import decode, encode
+from .server import serve
+from .shaper import Rate
+from .transport import Channel
+from .walk import Answered
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["snnbook.link.fleet"])
+
+
+def _follow_parent() -> None:
+    """End this process and its group, stopped ones too, when the process that wanted it has died."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os.killpg(0, signal.SIGKILL)
+
+
+def _child(work, group: int, threads: int, report, arguments: dict) -> None:
+    """Main function of every process here: join the fleet's process group, work, report why that did not go."""
+    try:
+        os.setpgid(0, group)
+    except OSError:  # the group has ended
+        os.setpgid(0, 0)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    try:
+        work(**arguments)
+    except (ValueError, FileNotFoundError, TimeoutError) as error:
+        report.send_bytes(str(error).encode())
+        sys.exit(2)
+
+
+def _server(pipe, **arguments) -> None:
+    serve(ready=lambda address: pipe.send_bytes(address.encode()), **arguments)
+
+
+def _walker(pipe, **arguments) -> None:
+    """Walk, then hand over each answer as JSON and as the message that it came in."""
+    answered, seconds = walk_part(**arguments)
+    for a in answered:
+        pipe.send_bytes(json.dumps([a.index, a.seconds, a.tries, seconds]).encode())
+        pipe.send_bytes(encode(a.answer.to_message()))
+
+
+def _collect(pipe) -> tuple[list[Answered], float]:
+    """What a walker hands over, as far as it came."""
+    answered, seconds = [], 0.0
+    try:
+        while True:
+            index, latency, tries, seconds = json.loads(pipe.recv_bytes())
+            answer = Answer.from_message(decode(pipe.recv_bytes()))
+            answered.append(Answered(index, answer, latency, tries))
+    except EOFError:
+        return answered, seconds
+
+
+def _once(samples: Sequence[int]) -> list[int]:
+    samples = list(samples)
+    check("samples", len(samples), len(set(samples)) == len(samples) > 0, "at least one, each once")
+    return samples
+
+
+class Fleet:
+    """A server and its devices, as processes of this machine.
+
+    Args:
+        folder: of :func:`snnbook.link.folder.write_fleet`.
+        up: rate of the links towards the server, one for all or one for each device; unlimited by default.
+        down: rate of the links from the server, likewise.
+        threads: of each process.
+        deadline: seconds, instead of the plan's.
+        patience: seconds that starting may take.
+
+    Attributes:
+        plan: what the folder says.
+        address: of the server.
+
+    Raises:
+        ValueError: for a damaged folder.
+        ChildProcessError: if a process does not come up.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        up: Rate | Sequence[Rate | None] | None = None,
+        down: Rate | Sequence[Rate | None] | None = None,
+        threads: int = 1,
+        deadline: float | None = None,
+        patience: float = 120.0,
+    ):
+        self.folder, self.plan = Path(folder), read_plan(folder)
+        self.parts = range(len(self.plan.shapes))
+        self._up, self._down = self._rates("up", up), self._rates("down", down)
+        self._threads, self._patience = threads, patience
+        self._running: dict[int, multiprocessing.Process] = {}
+        self._before: dict[int, int] = {}
+        self._reports: dict[int, connection.Connection] = {}
+        self._server = self.client = None
+        atexit.register(self.close)
+        try:
+            self._start_server(deadline)
+            for part in self.parts:
+                self.start(part)
+            self.wait_for(self.parts)
+        except BaseException:
+            self.close()
+            raise
+
+    def _rates(self, name: str, given) -> list[Rate | None]:
+        rates = [given] * len(self.parts) if given is None or isinstance(given, Rate) else list(given)
+        check(name, rates, len(rates) == len(self.parts), "one rate, or one for each device")
+        return rates
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _process(self, work, group: int, **arguments) -> multiprocessing.Process:
+        ours, theirs = _processes.Pipe(duplex=False)
+        found = _processes.Process(target=_child, args=(work, group, self._threads, theirs, arguments), daemon=True)
+        found.start()
+        theirs.close()
+        self._reports[found.pid] = ours
+        return found
+
+    def _why(self, process: multiprocessing.Process) -> str:
+        """What a process reported before it ended."""
+        report = self._reports[process.pid]
+        try:
+            return report.recv_bytes().decode() if report.poll() else f"exit status {process.exitcode}"
+        except EOFError:
+            return f"exit status {process.exitcode}"
+
+    def _start_server(self, deadline: float | None) -> None:
+        ours, theirs = _processes.Pipe(duplex=False)
+        self._server = self._process(_server, 0, pipe=theirs, folder=self.folder, deadline=deadline)
+        theirs.close()
+        try:
+            up = ours.poll(self._patience)
+            self.address = ours.recv_bytes().decode() if up else ""
+        except EOFError:
+            up = False
+        if not up:
+            raise ChildProcessError(f"the server did not come up: {self._why(self._server)}")
+        self.client = Client(self.address)
+
+    def start(self, part: int, work=serve_part, **arguments) -> None:
+        """Start the process of a device; one that runs is killed before."""
+        self.kill(part)
+        self._before[part] = self.status()["arrivals"][part]
+        self._running[part] = self._process(
+            work, self._server.pid, part_file=part_file(self.folder, part),
+            samples=self.folder / "samples.safetensors", address=self.address, up=self._up[part],
+            down=self._down[part], **arguments,
+        )  # fmt: skip
+
+    def wait_for(self, parts: Sequence[int]) -> None:
+        """Wait until devices that were started are registered; ChildProcessError with the reason if one is not."""
+        until = time.monotonic() + self._patience
+        while any(n <= self._before[p] for p, n in enumerate(self.status()["arrivals"]) if p in parts):
+            for part in parts:
+                if self._running[part].exitcode is not None:
+                    raise ChildProcessError(f"device {part} did not come up: {self._why(self._running[part])}")
+            if time.monotonic() > until:
+                raise ChildProcessError(f"devices did not come up within {self._patience:g} s")
+            time.sleep(0.02)
+
+    def run(self, samples: Sequence[int], window: int = 1, **options) -> Measured:
+        """Infer samples, ``window`` at a time; the server triggers the devices.
+
+        Args:
+            samples: rows of the samples file, each once.
+            window: samples on their way at most.
+            options: ``timeout``, ``patience`` in seconds.
+
+        Raises:
+            ValueError: for rows that are not there or come twice.
+            TimeoutError: if nothing is answered for long.
+        """
+        samples = _once(samples)
+        answered, seconds = self.client.run(samples, window, **options)
+        return Measured.of(answered, samples, seconds)
+
+    def walk(self, samples: Sequence[int], window: int = 1, part: int = 0, **options) -> Measured:
+        """Let a device drive itself through samples; it takes the place of the one that obeys triggers meanwhile.
+
+        Latency counts from the start of its computing.
+
+        Args:
+            samples: rows of the samples file, each once.
+            window: samples on their way at most.
+            part: which device.
+            options: ``timeout``, ``patience`` in seconds.
+
+        Raises:
+            ValueError: for rows that come twice.
+            ChildProcessError: if the walk did not come to its end.
+        """
+        samples = _once(samples)
+        ours, theirs = _processes.Pipe(duplex=False)
+        self.start(part, _walker, pipe=theirs, rows=samples, window=window, **options)
+        theirs.close()
+        answered, seconds = _collect(ours)
+        if len(answered) < len(samples):
+            raise ChildProcessError(f"the walk of part {part} did not end: {self._why(self._running[part])}")
+        self.start(part)
+        self.wait_for([part])
+        return Measured.of(answered, samples, seconds)
+
+    def kill(self, part: int) -> None:
+        """End a device's process at once (SIGKILL); nothing if it does not run."""
+        process = self._running.pop(part, None)
+        if process is not None:
+            process.kill()
+            process.join()
+
+    def hang(self, part: int) -> None:
+        """Stop a device's process where it is (SIGSTOP): its connection stays, it does not answer."""
+        os.kill(self._running[part].pid, signal.SIGSTOP)
+
+    def resume(self, part: int) -> None:
+        """Let a stopped device go on."""
+        os.kill(self._running[part].pid, signal.SIGCONT)
+
+    def status(self) -> dict:
+        """The server's registered ``parts``, ``open`` samples and ``counts``."""
+        return self.client.status(self._patience)
+
+    def garbage(self, n: int, seed: int = 0) -> None:
+        """Send ``n`` malformed messages to the server."""
+        channel = Channel(self.address)
+        try:
+            for frames in garbage(n, seed):
+                channel.socket.send_multipart(frames)
+        finally:
+            channel.close()
+
+    def close(self) -> None:
+        """End all processes."""
+        atexit.unregister(self.close)
+        for part in list(self._running):
+            self.kill(part)
+        if self._server is not None:
+            self._server.kill()
+            self._server.join()
+        if self.client is not None:
+            self.client.close()
+        self._server = self.client = None

@@ -1,0 +1,188 @@
+"""The folder of a fleet: what each process needs, and nothing of what others need.
+
+    fleet.json                 for the server: T, shapes, deadline, early exit
+    server.safetensors         for the server: the module that fuses
+    part_<i>.safetensors       for device i: its part of the networks
+    samples.safetensors        what the sensors see: x, and labels y if they are known
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .. import store
+from ..checks import check
+from ..runs import atomic
+from .messages import VERSION
+from .payload import packed_bytes
+
+#: As many parts as an answer has bits for.
+MOST_PARTS = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a server has to know beside its module.
+
+    Attributes:
+        shapes: (C, H, W) of each part's spikes.
+        time_steps: T.
+        deadline: seconds that a sample may wait for its parts.
+        in_flight: samples that are assembled at once, at most.
+        emits: height of a spike of each part; all 1 by default.
+        first_steps: time steps that devices send at first; 0 means all T.
+        confidence: with ``first_steps``: the highest class probability from which no further steps are asked for.
+        version: of the protocol.
+
+    Raises:
+        ValueError: if anything is out of range.
+    """
+
+    shapes: tuple[tuple[int, int, int], ...]
+    time_steps: int
+    deadline: float = 1.0
+    in_flight: int = 64
+    emits: tuple[float, ...] = ()
+    first_steps: int = 0
+    confidence: float = 1.0
+    version: int = VERSION
+
+    def __post_init__(self):
+        object.__setattr__(self, "shapes", tuple(tuple(s) for s in self.shapes))
+        object.__setattr__(self, "emits", tuple(self.emits) or (1.0,) * len(self.shapes))
+        check("version", self.version, self.version == VERSION, f"{VERSION}, what this side speaks")
+        check("parts", len(self.shapes), 1 <= len(self.shapes) <= MOST_PARTS, f"1 to {MOST_PARTS}")
+        for s in self.shapes:
+            check("shape", s, len(s) == 3 and all(1 <= n < 2**16 for n in s), "(C, H, W), each 1 to 65535")
+        check("time_steps", self.time_steps, 1 <= self.time_steps < 2**16, "1 to 65535")
+        check("deadline", self.deadline, self.deadline > 0, "a positive number of seconds")
+        check("in_flight", self.in_flight, self.in_flight >= 1, "at least 1")
+        check("emits", self.emits, len(self.emits) == len(self.shapes), "one height for each part")
+        check("first_steps", self.first_steps, 0 <= self.first_steps <= self.time_steps, f"0 to {self.time_steps}")
+        check("confidence", self.confidence, 0 <= self.confidence <= 1, "0 to 1")
+
+    @property
+    def steps_at_first(self) -> int:
+        """Time steps that devices send without being asked for more."""
+        return self.first_steps or self.time_steps
+
+    def payload_bytes(self) -> list[int]:
+        """Packed bytes of each part for all T steps."""
+        return [packed_bytes((self.time_steps, *s)) for s in self.shapes]
+
+
+def write_plan(folder: Path | str, plan: Plan) -> None:
+    """Write ``fleet.json``, whole or not at all."""
+    with atomic(Path(folder) / "fleet.json") as part:
+        part.write_text(json.dumps(asdict(plan), indent=2) + "\n", encoding="utf-8")
+
+
+def read_plan(folder: Path | str) -> Plan:
+    """Read ``fleet.json``.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no plan; it is named.
+    """
+    path = Path(folder) / "fleet.json"
+    try:
+        return Plan(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no plan of a fleet: {error}") from error
+
+
+def part_file(folder: Path | str, part: int) -> Path:
+    """File of device ``part``."""
+    return Path(folder) / f"part_{part}.safetensors"
+
+
+def write_fleet(
+    folder: Path | str,
+    parts: Sequence[nn.Module],
+    server: nn.Module,
+    samples: Tensor,
+    *,
+    labels: Tensor | None = None,
+    emits: Sequence[float] | None = None,
+    about: dict | None = None,
+    **plan,
+) -> Plan:
+    """Write everything that a fleet needs into one folder.
+
+    Args:
+        folder: is made if need be; files of the same names are replaced.
+        parts: device parts: a sample [1, C, H, W] or events [T, 1, C, H, W] to spikes [T, 1, C', H', W'].
+        server: the server part: a list of such spikes or ``None`` to logits [T, 1, K].
+        samples: what the sensors see, [n, C, H, W] or events [n, T, C, H, W], float32.
+        labels: [n], for whoever measures accuracy; no process of the fleet reads them.
+        emits: height of a spike of each part, 1 by default.
+        about: goes into every module's file.
+        plan: further fields of :class:`Plan`: deadline, in_flight, first_steps, confidence.
+
+    Returns:
+        The plan; shapes and T come from what the parts make of the first sample.
+
+    Raises:
+        ValueError: for modules that cannot be stored, or parts that disagree about T.
+    """
+    folder, emits = Path(folder), tuple(emits or (1.0,) * len(parts))
+    check("samples", tuple(samples.shape), samples.ndim in (4, 5) and len(samples), "[n, C, H, W] or [n, T, C, H, W]")
+    with torch.no_grad():
+        found = [tuple(part.eval()(as_sample(samples[0])).shape) for part in parts]
+    steps = {shape[0] for shape in found}
+    check("time steps of parts", sorted(steps), len(steps) == 1, "the same of every part")
+    made = Plan(tuple(s[2:] for s in found), steps.pop(), emits=emits, **plan)
+    for i, (part, emit) in enumerate(zip(parts, emits, strict=True)):
+        store.save(part_file(folder, i), part, (about or {}) | {"part": i, "emit": emit})
+    store.save(folder / "server.safetensors", server, about)
+    with atomic(folder / "samples.safetensors") as path:
+        known = {} if labels is None else {"y": labels.contiguous()}
+        save_file({"x": samples.float().contiguous()} | known, path)
+    write_plan(folder, made)
+    return made
+
+
+def as_sample(row: Tensor) -> Tensor:
+    """A row of the sensor's file as a batch of one: [1, C, H, W] of an image, [T, 1, C, H, W] of events."""
+    return row.unsqueeze(1) if row.ndim == 4 else row.unsqueeze(0)
+
+
+class Sensor:
+    """Rows of a samples file, read one at a time.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is none of :func:`write_fleet`; it is named.
+    """
+
+    def __init__(self, path: Path | str):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no file {path}")
+        try:
+            self._rows = safe_open(path, "pt").get_slice("x")
+            self.shape = tuple(self._rows.get_shape())
+            check("x", self.shape, len(self.shape) in (4, 5), "[n, C, H, W] or [n, T, C, H, W]")
+        except (SafetensorError, ValueError) as error:
+            raise ValueError(f"{path} holds no samples ({error})") from error
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __call__(self, index: int) -> Tensor:
+        """Sample ``index`` as a batch of one; ValueError outside the file."""
+        check("sample", index, 0 <= index < len(self), f"0 to {len(self) - 1}")
+        return as_sample(self._rows[index].clone())
+
+
+def read_labels(folder: Path | str) -> Tensor | None:
+    """Labels [n] of the samples, if they are known."""
+    with safe_open(Path(folder) / "samples.safetensors", "pt") as file:
+        return file.get_tensor("y") if "y" in file.keys() else None  # noqa: SIM118

@@ -1,0 +1,71 @@
+"""Keys for links beyond one machine: CurveZMQ, each side with its own key pair and the other's public key.
+
+``make_keys`` makes one folder for each machine, to be carried there by hand:
+
+    server/own.key_secret   server/clients/NAME.key      for the server: who may come in
+    NAME/own.key_secret     NAME/server.key              for one device or client
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import zmq.auth
+
+from ..checks import check
+
+
+def make_keys(folder: Path | str, names: list[str]) -> Path:
+    """New key pairs for a server and for each of ``names``.
+
+    Args:
+        folder: a folder that does not exist yet.
+        names: devices and clients, by convention part_0, part_1, ... and client.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        ValueError: if ``folder`` exists, or a name is no plain file name or taken.
+    """
+    folder = Path(folder)
+    check("folder", str(folder), not folder.exists(), "a folder that does not exist yet")
+    for name in names:
+        check("name", name, name.isidentifier() and name != "server" and names.count(name) == 1, "a plain, new name")
+    for name in ("server", *names):
+        (folder / name).mkdir(parents=True)
+        zmq.auth.create_certificates(folder / name, "own")
+        (folder / name / "own.key_secret").chmod(0o600)
+    (folder / "server" / "clients").mkdir()
+    for name in names:
+        shutil.move(folder / name / "own.key", folder / "server" / "clients" / f"{name}.key")
+        shutil.copy(folder / "server" / "own.key", folder / name / "server.key")
+    (folder / "server" / "own.key").unlink()
+    return folder
+
+
+def _load(path: Path) -> tuple[bytes, bytes | None]:
+    try:
+        return zmq.auth.load_certificate(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"keys = {str(path.parent)!r} is not allowed: a folder of make_keys ({error})") from error
+
+
+def own_keys(folder: Path | str) -> tuple[bytes, bytes]:
+    """Public and secret key of the machine that ``folder`` was made for (ValueError if there are none)."""
+    public, secret = _load(Path(folder) / "own.key_secret")
+    check("secret key", secret, secret is not None, f"in {folder}/own.key_secret")
+    return public, secret
+
+
+def server_key(folder: Path | str) -> bytes:
+    """The server's public key, from a device's or client's folder (ValueError if it is not there)."""
+    return _load(Path(folder) / "server.key")[0]
+
+
+def allowed_clients(folder: Path | str) -> Path:
+    """Folder with the public keys of those who may connect to the server (ValueError if there is none)."""
+    path = Path(folder) / "clients"
+    check("keys", str(folder), path.is_dir(), "the server's folder of make_keys")
+    return path

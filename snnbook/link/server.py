@@ -1,0 +1,258 @@
+"""The server: registers devices, triggers them, assembles what they send, fuses and answers.
+
+One loop, one thread. Whatever arrives is either a message that is expected now, or it is counted and dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import store
+from .answers import Answer
+from .assembly import Assembly, Open
+from .folder import Plan, read_plan
+from .messages import WANTS_ANSWER, BadMessage, Kind, Message, decode, encode
+from .transport import Listener
+
+#: Messages that are taken in one turn before answers get theirs.
+TURN = 64
+#: Longest wait in seconds of one turn, so that a stop is noticed.
+LONGEST_WAIT = 0.2
+
+ServerPart = Callable[[Sequence[Tensor | None]], Tensor]
+
+
+class Server:
+    """State of one server.
+
+    Args:
+        plan: parts, T, deadline and bounds.
+        module: the server part: P features or ``None`` to logits [T, 1, K].
+        listener: its socket.
+
+    Attributes:
+        where: identity of each part's device, as far as one is there.
+        arrivals: how often a new device came in for each part.
+        counts: what was done, and what was dropped and why.
+    """
+
+    def __init__(self, plan: Plan, module: ServerPart, listener: Listener):
+        self.plan, self.module, self.listener = plan, module, listener
+        self.assembly = Assembly(plan)
+        self.where: dict[int, bytes] = {}
+        self.arrivals = [0] * len(plan.shapes)
+        self.counts: Counter[str] = Counter()
+        self._does = {
+            Kind.HELLO: self._hello, Kind.ASK: self._ask, Kind.FEATURES: self._features, Kind.STATUS: self._status,
+        }  # fmt: skip
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until ``stop`` is set."""
+        self.warm_up()
+        while not stop.is_set():
+            self.turn()
+
+    def warm_up(self) -> None:
+        """Run the server part once on no features, so that the first sample is as fast as the others."""
+        with torch.inference_mode():
+            self.module([None] * len(self.plan.shapes))
+
+    def turn(self) -> None:
+        """Wait for messages or the next deadline, take what is there, answer what is due."""
+        due = self.assembly.next_due()
+        wait = LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(0.0, due - time.monotonic()))
+        for _ in range(TURN):
+            received = self.listener.receive(wait)
+            if received is None:
+                break
+            self._take(*received)
+            wait = 0.0
+        for sample in self.assembly.ready(time.monotonic()):
+            self._answer(sample)
+
+    def _take(self, peer: bytes, frames: list[bytes]) -> None:
+        try:
+            if len(frames) != 1:
+                raise BadMessage("frames", f"{len(frames)} frames instead of one")
+            m = decode(frames[0])
+            if m.kind not in self._does:
+                raise BadMessage("kind", f"a server takes no {m.kind.name}")
+        except BadMessage as bad:
+            self.counts[f"bad {bad.reason}"] += 1
+            if bad.reason == "version":
+                self._error(peer, str(bad))
+            return
+        self._does[m.kind](peer, m)
+
+    def _send(self, peer: bytes, m: Message) -> bool:
+        sent = self.listener.send(peer, encode(m))
+        self.counts["unsent"] += not sent
+        return sent
+
+    def _error(self, peer: bytes, text: str, sample: int = 0) -> None:
+        self._send(peer, Message(Kind.ERROR, sample, payload=text.encode()))
+
+    def _hello(self, peer: bytes, m: Message) -> None:
+        """A device of the right part, shape and T is registered; the last one of a part is the one that counts."""
+        shapes, T = self.plan.shapes, self.plan.time_steps
+        if m.part >= len(shapes) or (m.shape, m.steps) != (shapes[m.part], T):
+            self.counts["refused hello"] += 1
+            due = f"{shapes[m.part]}, T = {T}" if m.part < len(shapes) else f"parts 0 to {len(shapes) - 1}"
+            self._error(peer, f"part {m.part} with {m.shape}, T = {m.steps}, is not expected here: {due}")
+            return
+        self.arrivals[m.part] += self.where.get(m.part) != peer
+        self.where[m.part] = peer
+        self._send(peer, Message(Kind.HELLO, part=len(shapes), first=self.plan.steps_at_first, steps=T))
+
+    def _trigger(self, sample: int, parts: Sequence[int], first: int, steps: int) -> int:
+        """Ask devices for steps [first, first + steps); bit mask of those that could be asked."""
+        m, asked = Message(Kind.TRIGGER, sample, first=first, steps=steps), 0
+        for part in parts:
+            if self._send(self.where[part], m._replace(part=part)):
+                asked |= 1 << part
+            else:
+                del self.where[part]  # it says hello again when it is back
+        return asked
+
+    def _ask(self, peer: bytes, m: Message) -> None:
+        """A client wants a sample; one that was answered before is answered from memory."""
+        if self._again(peer, m.sample):
+            return
+        sample = self.assembly.open.get(m.sample) or self.assembly.begin(m.sample, 0, time.monotonic())
+        if sample is None:
+            self.counts["busy"] += 1
+            self._error(peer, "busy", m.sample)
+        elif not sample.askers:
+            self.counts["asked"] += 1
+            sample.expected = self._trigger(m.sample, list(self.where), 0, sample.wanted)
+        if sample is not None:
+            sample.askers.add(peer)
+
+    def _again(self, peer: bytes, sample: int) -> bool:
+        """Whether the sample was answered already; the answer is sent again."""
+        found = self.assembly.answered(sample)
+        if found is not None:
+            self.counts["answered again"] += 1
+            self.listener.send(peer, found[1])
+        return found is not None
+
+    def _features(self, peer: bytes, m: Message) -> None:
+        """Spikes of one device; with WANTS_ANSWER they may open a sample that nobody asked for."""
+        if m.part >= len(self.plan.shapes):
+            self.counts["bad part"] += 1
+        elif self.where.get(m.part) != peer:
+            self.counts["unregistered"] += 1
+        elif m.sample in self.assembly.open or self._begin(peer, m):
+            self._add(peer, m)
+
+    def _begin(self, peer: bytes, m: Message) -> bool:
+        """Open a sample for features that want an answer, unless it was answered or there is no room.
+
+        The other devices, if there are any, are triggered.
+        """
+        found = self.assembly.answered(m.sample)
+        if not m.flags & WANTS_ANSWER or found is not None:
+            late = found is None or not found[0] >> m.part & 1
+            self.counts["late" if late else "duplicate"] += 1
+            if m.flags & WANTS_ANSWER:
+                self._again(peer, m.sample)
+            return False
+        opened = self.assembly.begin(m.sample, 1 << m.part, time.monotonic())
+        self.counts["asked" if opened else "busy"] += 1
+        if opened is None:
+            return False
+        others = [part for part in self.where if part != m.part]
+        opened.expected |= self._trigger(m.sample, others, 0, opened.wanted)
+        return True
+
+    def _add(self, peer: bytes, m: Message) -> None:
+        status = self.assembly.add(m)
+        self.counts["features" if status == "taken" else "bad shape" if status == "shape" else status] += 1
+        if m.flags & WANTS_ANSWER:
+            self.assembly.open[m.sample].askers.add(peer)
+
+    def _status(self, peer: bytes, m: Message) -> None:
+        found = {
+            "parts": sorted(self.where), "arrivals": self.arrivals, "open": len(self.assembly.open),
+            "counts": dict(self.counts),
+        }  # fmt: skip
+        self._send(peer, m._replace(payload=json.dumps(found).encode()))
+
+    def _answer(self, sample: Open) -> None:
+        """Fuse what is there; ask for further time steps instead, if that is planned and the server is unsure."""
+        started = time.perf_counter()
+        features = sample.features(len(self.plan.shapes))
+        with torch.inference_mode():
+            logits = self.module(features).float().contiguous()
+        if self._wants_more(sample, logits):
+            return
+        micros = round((time.perf_counter() - started) * 1e6)
+        parts = tuple(sample.micros.get(i, 0) for i in range(len(features)))
+        answer = Answer(sample.sample, logits, sample.mask, parts, micros, sample.payload_bytes, sample.framed_bytes)
+        data = encode(answer.to_message())
+        self.assembly.close(sample, data)
+        self.counts["answered"] += 1
+        self.counts["partial"] += answer.partial
+        for peer in sample.askers:
+            self.counts["unsent"] += not self.listener.send(peer, data)
+
+    def _wants_more(self, sample: Open, logits: Tensor) -> bool:
+        """Whether further time steps were asked for: steps are left, time is left, and no class is probable enough."""
+        left = min(self.plan.first_steps, self.plan.time_steps - sample.wanted)
+        on_time = time.monotonic() < sample.due and sample.mask
+        sure = logits.mean(0).softmax(-1).max() >= self.plan.confidence
+        if left <= 0 or not on_time or sure:
+            return False
+        arrived = [part for part in self.where if sample.mask >> part & 1]
+        asked = self._trigger(sample.sample, arrived, sample.wanted, left)
+        self.counts["asked for more"] += 1
+        self.assembly.more(sample, left)
+        sample.expected = asked
+        return True
+
+
+def serve(
+    folder: Path | str,
+    address: str = "tcp://127.0.0.1:*",
+    keys: Path | str | None = None,
+    *,
+    stop: threading.Event | None = None,
+    ready: Callable[[str], None] = print,
+    deadline: float | None = None,
+) -> Server:
+    """Serve a fleet's folder until ``stop`` is set.
+
+    Args:
+        folder: needs ``fleet.json`` and ``server.safetensors`` only.
+        address: where to listen; port ``*`` takes a free one.
+        keys: the server's folder of keys; needed beyond loopback.
+        stop: ends the server.
+        ready: called with the address once the server listens.
+        deadline: seconds, instead of the plan's.
+
+    Returns:
+        The server, stopped, with its counters.
+
+    Raises:
+        ValueError: for a damaged folder or an address that is not allowed.
+    """
+    plan = read_plan(folder)
+    plan = plan if deadline is None else Plan(**{**vars(plan), "deadline": deadline})
+    module, _ = store.load(Path(folder) / "server.safetensors")
+    listener = Listener(address, keys)
+    try:
+        server = Server(plan, module, listener)
+        server.warm_up()
+        ready(listener.address)
+        server.run(stop or threading.Event())
+        return server
+    finally:
+        listener.close()

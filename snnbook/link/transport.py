@@ -1,0 +1,190 @@
+"""ZeroMQ sockets with the limits of this package: sizes, queues, heartbeats, keys beyond the own machine.
+
+A server listens on a ROUTER socket, devices and clients connect DEALER sockets. Queues are short, so that a sender
+that is too fast notices (``send`` returns False). A peer that does not answer ZeroMQ's heartbeats is cut off and
+connects again by itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from ..checks import check
+from . import keys as curve
+from .messages import HEADER_BYTES, MAX_PAYLOAD
+from .shaper import Rate, Shaper
+
+#: Messages that wait in a queue at most, each way, for each peer.
+HIGH_WATER = 64
+#: Milliseconds between heartbeats, and without one before a peer is cut off.
+HEARTBEAT_MS, SILENCE_MS = 500, 3000
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine can reach a ZeroMQ address: ipc, inproc, or TCP on a loopback address."""
+    scheme, _, rest = address.partition("://")
+    check("address", address, bool(rest) and scheme in ("tcp", "ipc", "inproc"), "like tcp://127.0.0.1:5555")
+    if scheme != "tcp":
+        return True
+    port = rest.rpartition(":")[2]
+    check("address", address, port == "*" or port.isdigit() and int(port) < 2**16, "tcp://HOST:PORT, PORT below 65536")
+    host = urlsplit(f"//{rest}").hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_reach(address: str, keys: Path | str | None) -> None:
+    allowed = "a loopback address; beyond this machine only with keys (snnbook.link.keys.make_keys)"
+    check("address", address, is_local(address) or keys is not None, allowed)
+
+
+def _limits(socket: zmq.Socket) -> None:
+    for option, value in (
+        (zmq.LINGER, 0),
+        (zmq.SNDHWM, HIGH_WATER),
+        (zmq.RCVHWM, HIGH_WATER),
+        (zmq.MAXMSGSIZE, HEADER_BYTES + MAX_PAYLOAD),
+        (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
+        (zmq.HEARTBEAT_TIMEOUT, SILENCE_MS),
+        (zmq.HEARTBEAT_TTL, SILENCE_MS),
+        (zmq.HANDSHAKE_IVL, SILENCE_MS),
+        (zmq.RECONNECT_IVL, 20),
+        (zmq.RECONNECT_IVL_MAX, 500),
+    ):
+        socket.setsockopt(option, value)
+
+
+class Listener:
+    """The server's socket; every peer has an identity that ZeroMQ makes up.
+
+    Args:
+        address: where to listen; port ``*`` takes a free one.
+        keys: the server's folder of :func:`snnbook.link.keys.make_keys`; needed beyond loopback.
+
+    Raises:
+        ValueError: for an address beyond this machine without keys, or one that cannot be had.
+    """
+
+    def __init__(self, address: str = "tcp://127.0.0.1:*", keys: Path | str | None = None):
+        _check_reach(address, keys)
+        self._context = zmq.Context()
+        self._guard = None
+        self.socket = self._context.socket(zmq.ROUTER)
+        _limits(self.socket)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        try:
+            if keys is not None:
+                self._lock(keys)
+            self.socket.bind(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ValueError(f"address = {address!r} is not allowed: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+        self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    def _lock(self, keys: Path | str) -> None:
+        """Encrypt, and let in only the public keys of the folder."""
+        self.socket.curve_publickey, self.socket.curve_secretkey = curve.own_keys(keys)
+        clients = curve.allowed_clients(keys)
+        self._guard = ThreadAuthenticator(self._context)
+        self._guard.start()
+        self._guard.configure_curve(domain="*", location=str(clients))
+        self.socket.curve_server = True
+
+    def send(self, peer: bytes, data: bytes) -> bool:
+        """Whether the message could be queued: not for a peer that is gone or does not keep up."""
+        try:
+            self.socket.send_multipart([peer, data], zmq.NOBLOCK, copy=False)
+            return True
+        except zmq.ZMQError:
+            return False
+
+    def receive(self, timeout: float) -> tuple[bytes, list[bytes]] | None:
+        """``(peer, frames)`` of the next message, or ``None`` after ``timeout`` seconds."""
+        if not self.socket.poll(max(0, round(timeout * 1000))):
+            return None
+        peer, *frames = self.socket.recv_multipart()
+        return peer, frames
+
+    def close(self) -> None:
+        """Close the socket; what is queued is dropped."""
+        if self._guard is not None:
+            self._guard.stop()
+        self._context.destroy(linger=0)
+
+
+class Channel:
+    """A device's or client's socket, over a link of limited rate if one is given.
+
+    Args:
+        address: of the server.
+        keys: the own folder of :func:`snnbook.link.keys.make_keys`; needed beyond loopback.
+        up: rate towards the server; unlimited by default.
+        down: rate from the server.
+
+    Raises:
+        ValueError: for an address beyond this machine without keys, or none at all.
+    """
+
+    def __init__(
+        self, address: str, keys: Path | str | None = None, up: Rate | None = None, down: Rate | None = None
+    ):
+        _check_reach(address, keys)
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        _limits(self.socket)
+        self._shaper = None
+        try:
+            if keys is not None:
+                self.socket.curve_publickey, self.socket.curve_secretkey = curve.own_keys(keys)
+                self.socket.curve_serverkey = curve.server_key(keys)
+            self.socket.connect(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ValueError(f"address = {address!r} is not allowed: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+        if up or down:
+            self._shape(up, down)
+
+    def _shape(self, up: Rate | None, down: Rate | None) -> None:
+        """Put a :class:`Shaper` between this object and its socket."""
+        outer, self.socket, inner = self.socket, *(self._context.socket(zmq.PAIR) for _ in range(2))
+        for end in (self.socket, inner):
+            end.setsockopt(zmq.LINGER, 0)
+            end.set_hwm(4)
+        inner.bind("inproc://shaper")
+        self.socket.connect("inproc://shaper")
+        self._shaper = Shaper(inner, outer, up, down)
+        self._shaper.start()
+
+    def send(self, data: bytes) -> bool:
+        """Whether the message could be queued; not while the link is too slow for what came before."""
+        try:
+            self.socket.send(data, zmq.NOBLOCK, copy=False)
+            return True
+        except zmq.Again:
+            return False
+
+    def receive(self, timeout: float) -> list[bytes] | None:
+        """Frames of the next message, or ``None`` after ``timeout`` seconds."""
+        return self.socket.recv_multipart() if self.socket.poll(max(0, round(timeout * 1000))) else None
+
+    def close(self) -> None:
+        """Close the socket; what is queued is dropped."""
+        self.socket.close(0)
+        if self._shaper is None:
+            self._context.destroy(linger=0)
+        else:
+            self._context.term()
+            self._shaper.join()

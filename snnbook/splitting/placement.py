@@ -1,0 +1,370 @@
+"""Which device gets which sub-model: the greedy of EC-SNN, and the exact optimum as a mixed-integer program.
+
+A placement keeps the weights of a device within its memory, and the joules per sample of what runs on it, with
+transmission, within its budget. Algorithm 1 of EC-SNN tries thresholds ζ from ζ0 downwards until all sub-models are
+placed; as printed it neither gives devices back before it tries again nor ends (:func:`as_printed`). :func:`place`
+is its completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from ..checks import check, check_choice
+from . import cost
+from .cost import Demand
+from .devices import Device
+
+#: Seconds after which the exact placement gives up proving that nothing is better.
+TIME_LIMIT = 60.0
+
+
+class InfeasiblePlacement(ValueError):
+    """No placement: says which sub-model needs how much of what, and what the devices have.
+
+    Attributes:
+        table: of :func:`shortage` for the last sub-models that were tried.
+    """
+
+    def __init__(self, message: str, table: pd.DataFrame) -> None:
+        super().__init__(message)
+        self.table = table
+
+
+def _needs(demands: Sequence[Demand], devices: Sequence[Device]) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes and joules of each sub-model on each device [S, D]."""
+    size = np.repeat(np.array([[float(s.bytes)] for s in demands]).reshape(-1, 1), len(devices), axis=1)
+    return size, cost.matrix(cost.joules, demands, devices)
+
+
+def _budgets(devices: Sequence[Device]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([d.memory for d in devices], float), np.array([d.energy_budget for d in devices], float)
+
+
+def within_budget(demands: Sequence[Demand], devices: Sequence[Device], assignment: Sequence[int]) -> bool:
+    """Whether no device gets more bytes than it has memory, or more joules per sample than its budget."""
+    loads = zip(_needs(demands, devices), _budgets(devices), strict=True)
+    where = np.arange(len(demands)), np.asarray(assignment, int)
+    return all((np.bincount(where[1], need[where], len(devices)) <= has).all() for need, has in loads)
+
+
+def shortage(demands: Sequence[Demand], devices: Sequence[Device]) -> pd.DataFrame:
+    """Every sub-model on every empty device.
+
+    Returns:
+        Columns ``sub_model``, ``device``, ``bytes`` (needed), ``memory``, ``joules`` (needed per sample),
+        ``energy_budget``, ``fits``.
+    """
+    size, energy = _needs(demands, devices)
+    memory, budget = _budgets(devices)
+    rows = [
+        (s.name, d.name, size[i, j], memory[j], energy[i, j], budget[j])
+        for i, s in enumerate(demands)
+        for j, d in enumerate(devices)
+    ]
+    table = pd.DataFrame(rows, columns=["sub_model", "device", "bytes", "memory", "joules", "energy_budget"])
+    return table.assign(fits=(table["bytes"] <= table["memory"]) & (table["joules"] <= table["energy_budget"]))
+
+
+def _range(values: pd.Series) -> str:
+    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _explain(demands: Sequence[Demand], devices: Sequence[Device], shared: bool) -> InfeasiblePlacement:
+    """The error for sub-models that cannot all be placed."""
+    table = shortage(demands, devices)
+    fits = table.groupby("sub_model", sort=False)["fits"].any()
+    homeless = table[table["sub_model"].isin(fits.index[~fits])]
+    parts = [
+        f"{name} needs {rows['bytes'].iloc[0]:.0f} bytes and {_range(rows['joules'])} J per sample: no device has that"
+        for name, rows in homeless.groupby("sub_model", sort=False)
+    ]
+    if not parts:
+        several = "several on one device" if shared else "one on each device"
+        need = f"{sum(s.bytes for s in demands):.0f} bytes"
+        parts = [f"each of {len(demands)} sub-models fits somewhere, but not all together ({need}, {several})"]
+    have = [f"{d.name}: {d.memory:.0f} bytes, {d.energy_budget:.3g} J per sample" for d in devices[:8]]
+    more = f" and {len(devices) - 8} more" if len(devices) > 8 else ""
+    return InfeasiblePlacement(f"{'; '.join(parts)}. Devices: {'; '.join(have)}{more}", table)
+
+
+def greedy(
+    demands: Sequence[Demand], devices: Sequence[Device], shared: bool = False, prefer: str = "memory"
+) -> list[int]:
+    """Largest sub-model first, each on the feasible device that ``prefer`` names; nothing is ever taken back.
+
+    Args:
+        demands: sub-models.
+        devices: the fleet.
+        shared: whether a device may get several sub-models; one each in EC-SNN.
+        prefer: ``memory``: least memory left over (tightest fit). ``energy``: most of its energy budget left over.
+
+    Returns:
+        Device of each sub-model.
+
+    Raises:
+        InfeasiblePlacement: when a sub-model finds no device; another order might have worked.
+    """
+    check_choice("prefer", prefer, ("memory", "energy"))
+    size, energy = _needs(demands, devices)
+    memory, budget = _budgets(devices)
+    taken, assignment = np.zeros((2, len(devices))), [-1] * len(demands)
+    free = np.ones(len(devices), bool)
+    for i in sorted(range(len(demands)), key=lambda i: -demands[i].bytes):
+        load = taken + np.stack([size[i], energy[i]])
+        possible = free & (load[0] <= memory) & (load[1] <= budget)
+        if not possible.any():
+            raise _explain(demands, devices, shared)
+        rank = memory - load[0] if prefer == "memory" else load[1] / budget
+        best = int(np.where(possible, rank, np.inf).argmin())
+        assignment[i], taken[:, best] = best, load[:, best]
+        free[best] = shared
+    return assignment
+
+
+def _program(objective: str, demands, devices, shared: bool):
+    """Objective, constraints and bounds over x[s, d], flat, and what the objective adds (t, or y[d])."""
+    (size, energy), (memory, budget) = _needs(demands, devices), _budgets(devices)
+    n, d = size.shape
+    own = {"latency": 1, "energy": 0, "devices": d}[objective]
+
+    def on_device(values):  # Σ_s values[s, d] x[s, d] [D, S·D]
+        return np.tile(np.eye(d), n) * values.ravel()
+
+    def of_model(values):  # Σ_d values[s, d] x[s, d] [S, S·D]
+        return np.kron(np.eye(n), np.ones(d)) * values.ravel()
+
+    def rows(x, low, high, extra=0.0):
+        extra = np.broadcast_to(extra, (len(x), own)) if np.isscalar(extra) else extra
+        return LinearConstraint(np.hstack([x, extra]), low, high)
+
+    ones = np.ones((n, d))
+    shares = size / memory, energy / budget
+    constraints = [rows(of_model(ones), 1, 1)]
+    constraints += [rows(on_device(share), -np.inf, 1) for share in shares]
+    constraints += [] if shared else [rows(on_device(ones), -np.inf, 1)]
+    c, upper = np.zeros(n * d + own), np.ones(n * d + own)
+    upper[: n * d] = ((shares[0] <= 1) & (shares[1] <= 1)).ravel()
+    if objective == "energy":
+        c[:] = energy.ravel() / (energy.max() or 1)
+    elif objective == "latency":  # t is at least the time of each device, and of each sub-model alone
+        seconds = cost.matrix(cost.latency, demands, devices)
+        seconds = seconds / (seconds.max() or 1)
+        constraints += [rows(part(seconds), -np.inf, 0, -1.0) for part in (on_device, of_model)]
+        c[-1], upper[-1] = 1, np.inf
+    else:  # y[d] is 1 where a device is in use
+        constraints += [rows(on_device(share), -np.inf, 0, -np.eye(d)) for share in (*shares, ones / n)]
+        c[n * d :] = 1
+    return c, constraints, Bounds(0, upper)
+
+
+def exact(
+    demands: Sequence[Demand],
+    devices: Sequence[Device],
+    shared: bool = False,
+    objective: str = "latency",
+    gap: float = 0.0,
+) -> list[int]:
+    """The best placement there is, as a mixed-integer linear program (HiGHS through ``scipy.optimize.milp``).
+
+    min f(x) over x[s, d] ∈ {0, 1} with Σ_d x[s, d] = 1, Σ_s bytes[s] x[s, d] ≤ memory[d] and
+    Σ_s joules[s, d] x[s, d] ≤ budget[d], and without sharing Σ_s x[s, d] ≤ 1.
+
+    Args:
+        demands: sub-models.
+        devices: the fleet.
+        shared: whether a device may get several sub-models.
+        objective: ``latency``: of the slowest device, link included. ``energy``: joules of all devices together.
+            ``devices``: how many are in use.
+        gap: relative distance from the optimum that is good enough. To prove an optimum takes long where some twenty
+            sub-models share a few devices.
+
+    Returns:
+        Device of each sub-model.
+
+    Raises:
+        InfeasiblePlacement: if there is none.
+        TimeoutError: if the solver does not end in ``TIME_LIMIT`` seconds.
+    """
+    check_choice("objective", objective, ("latency", "energy", "devices"))
+    if not demands:
+        return []
+    n, d = len(demands), len(devices)
+    c, constraints, bounds = _program(objective, demands, devices, shared)
+    options, integrality = {"time_limit": TIME_LIMIT, "mip_rel_gap": gap}, np.ones(len(c))
+    if objective == "latency":
+        integrality[-1] = 0
+    while True:
+        found = milp(c, constraints=constraints, bounds=bounds, integrality=integrality, options=options)
+        if found.status == 2:
+            raise _explain(demands, devices, shared)
+        if found.status != 0:
+            raise TimeoutError(f"no proven optimum of {n} sub-models on {d} devices: {found.message}")
+        x = found.x[: n * d].reshape(n, d).round()
+        assignment = [int(j) for j in x.argmax(1)]
+        if within_budget(demands, devices, assignment):
+            return assignment
+        # The solver's tolerance let a device pass by a hair: exclude what it got, and solve again.
+        constraints.append(_without(demands, devices, assignment, len(c)))
+
+
+def _without(demands, devices, assignment: list[int], variables: int) -> LinearConstraint:
+    """A cut that excludes the loads over budget in ``assignment``: not all of these sub-models on that device."""
+    n, d = len(demands), len(devices)
+    rows, high = [], []
+    for j in set(assignment):
+        mine = [i for i in range(n) if assignment[i] == j]
+        if not within_budget([demands[i] for i in mine], devices, [j] * len(mine)):
+            row = np.zeros(variables)
+            row[[i * d + j for i in mine]] = 1
+            rows, high = [*rows, row], [*high, len(mine) - 1]
+    return LinearConstraint(np.array(rows), -np.inf, high)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A way to place sub-models: ``assign(demands, devices, shared)`` and one line of help."""
+
+    assign: Callable[[Sequence[Demand], Sequence[Device], bool], list[int]]
+    help: str
+
+
+#: Rules of placement by name.
+PLACEMENTS = {
+    "tightest_memory": Rule(partial(greedy, prefer="memory"), "greedy: the device with the least memory left over"),
+    "most_energy": Rule(partial(greedy, prefer="energy"), "greedy: the device with most of its energy budget left"),
+    "min_latency": Rule(partial(exact, objective="latency"), "exact: the slowest device as fast as can be"),
+    "min_energy": Rule(partial(exact, objective="energy"), "exact: least energy of all devices together"),
+    "min_devices": Rule(partial(exact, objective="devices"), "exact: fewest devices"),
+}
+
+
+def assign(
+    demands: Sequence[Demand], devices: Sequence[Device], rule: str = "tightest_memory", shared: bool = False
+) -> list[int]:
+    """Device of each sub-model by a rule of ``PLACEMENTS``.
+
+    Raises:
+        ValueError: for an unknown rule, no devices, or names that are not unique.
+        InfeasiblePlacement: if the rule finds no placement.
+    """
+    check_choice("rule", rule, PLACEMENTS)
+    check("devices", len(devices), len(devices) >= 1, "at least one device")
+    for what, named in (("demands", demands), ("devices", devices)):
+        names = [x.name for x in named]
+        check(what, names, len(set(names)) == len(names), "unique names")
+    return PLACEMENTS[rule].assign(demands, devices, shared)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Sub-models on their devices.
+
+    Attributes:
+        zeta: the threshold ζ that they were pruned with.
+        demands: sub-models.
+        devices: the fleet.
+        assignment: device of each sub-model, counted from 0.
+        tried: columns ``zeta``, ``placed``, ``bytes`` (of all sub-models), one row for each ζ that was tried.
+    """
+
+    zeta: float
+    demands: list[Demand]
+    devices: list[Device]
+    assignment: list[int]
+    tried: pd.DataFrame
+
+    def table(self) -> pd.DataFrame:
+        """Costs of each device in use, see :func:`snnbook.splitting.cost.per_device`."""
+        return cost.per_device(self.demands, self.devices, self.assignment)
+
+    def totals(self, fusion_seconds: float = 0.0) -> dict[str, float]:
+        """Costs of the whole, see :func:`snnbook.splitting.cost.totals`."""
+        return cost.totals(self.table(), fusion_seconds)
+
+
+def _check_steps(zeta0: float, step: float, zeta_min: float) -> None:
+    check("step", step, 0 < step < np.inf, "a positive number")
+    check("zeta_min", zeta_min, zeta_min <= zeta0, f"at most zeta0 = {zeta0}")
+    check("zeta0", zeta0, (zeta0 - zeta_min) / step <= 10_000, "at most 10000 steps above zeta_min")
+
+
+def place(
+    score: Callable[[float], Sequence[Demand]],
+    zeta0: float,
+    step: float,
+    zeta_min: float,
+    devices: Sequence[Device],
+    rule: str = "tightest_memory",
+    shared: bool = False,
+) -> Placement:
+    """Algorithm 1 of EC-SNN, completed: the largest ζ of ζ0, ζ0 − Δζ, … ≥ ζ_min with which everything is placed.
+
+    Every try starts from free devices with all of their memory and energy.
+
+    Args:
+        score: ζ → what the sub-models pruned with it ask for; sizes of masks are enough, nothing need be trained.
+        zeta0: first threshold, in percent.
+        step: Δζ.
+        zeta_min: last threshold.
+        devices: the fleet.
+        rule: a name of ``PLACEMENTS``.
+        shared: whether a device may get several sub-models.
+
+    Raises:
+        ValueError: for a step that is not positive, ``zeta_min`` above ``zeta0`` or an unknown rule.
+        InfeasiblePlacement: if nothing fits with ζ_min either: which sub-model needs what, and what devices have.
+    """
+    _check_steps(zeta0, step, zeta_min)
+    rows, last = [], None
+    for zeta in zeta0 - step * np.arange(int(np.floor((zeta0 - zeta_min) / step + 1e-9)) + 1):
+        demands = list(score(float(zeta)))
+        try:
+            assignment = assign(demands, devices, rule, shared)
+        except InfeasiblePlacement as error:
+            last, assignment = error, None
+        rows.append((float(zeta), assignment is not None, sum(s.bytes for s in demands)))
+        if assignment is not None:
+            tried = pd.DataFrame(rows, columns=["zeta", "placed", "bytes"])
+            return Placement(float(zeta), demands, list(devices), assignment, tried)
+    message = f"no placement by {rule} for zeta from {zeta0:g} down to {rows[-1][0]:g}: {last}"
+    raise InfeasiblePlacement(message, last.table)
+
+
+def as_printed(
+    score: Callable[[float], Sequence[Demand]], zeta0: float, step: float, devices: Sequence[Device], tries: int
+) -> pd.DataFrame:
+    """Algorithm 1 as it is printed, for at most ``tries`` thresholds: devices once taken stay taken, ζ has no end.
+
+    Args:
+        score: as in :func:`place`.
+        zeta0: first threshold.
+        step: Δζ.
+        devices: the fleet.
+        tries: the printed loop would go on for ever.
+
+    Returns:
+        A row for each ζ: ``zeta``, ``free`` (devices when the try starts), ``placed`` (sub-models in this try),
+        ``sub_models``, ``done``.
+    """
+    free, rows = list(devices), []
+    for zeta in zeta0 - step * np.arange(tries):
+        demands, placed = list(score(float(zeta))), 0
+        start = len(free)
+        for one in demands:
+            fits = [d for d in free if within_budget([one], [d], [0])]
+            if not fits:
+                break
+            free.remove(min(fits, key=lambda d: d.memory))
+            placed += 1
+        rows.append((float(zeta), start, placed, len(demands), placed == len(demands)))
+        if placed == len(demands):
+            break
+    return pd.DataFrame(rows, columns=["zeta", "free", "placed", "sub_models", "done"])
