@@ -136,7 +136,7 @@ def under_garbage(p: LinkBenchmark, folder: Path) -> pd.DataFrame:
     """Memory of a server before and after malformed messages, and whether it still answers right."""
     fleet_of = make_fleet(p, folder / "garbage", 1)
     with Fleet(folder / "garbage") as fleet:
-        server = psutil.Process(fleet._server.pid)
+        server = psutil.Process(fleet.pids["server"])
         fleet.run(range(10))
         fleet.garbage(min(5000, p.garbage), p.seed)
         fleet.run(range(10))

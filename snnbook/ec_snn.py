@@ -172,8 +172,8 @@ class EcSnn:
     def pruned_ann(self, plan: Plan) -> Network:
         """The ANN twin with as many filters in each layer as the first sub-model has, those of lowest APoZ, retrained.
 
-        Its head is a fresh one, of the same kind as that of the sub-model. Trained by ``rewarm`` if there is one, else
-        by ``retrain``: an ANN has one step.
+        Its head is a fresh one, of the same kind as that of the sub-model. It gets the recipes of a sub-model with twice
+        the epochs, since an ANN has one step, whose epochs are cheap.
         """
         return self.once(("pruned ann", plan), lambda: self._make_pruned_ann(plan)).to(pick_device(self.device))
 
@@ -184,7 +184,9 @@ class EcSnn:
         chosen = {name: masks({name: a}, 0, n)[name] for (name, a), n in zip(apoz.items(), sizes, strict=True)}
         data = retraining_set(self.data, classes, torch.Generator().manual_seed(self.seed * 1009))
         net = with_fresh_head(prune(self.ann(), chosen).cpu(), len(classes), self.width, seed=self.seed)
-        return self._trained(net, data, self.rewarm or self.retrain)
+        for recipe in (self.rewarm, self.retrain):
+            net = net if recipe is None else self._trained(net, data, replace(recipe, epochs=2 * recipe.epochs))
+        return net
 
     def features(self, plan: Plan) -> Data:
         """What the server receives for every sample of every split, as a data set."""

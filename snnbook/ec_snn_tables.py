@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -303,6 +304,26 @@ def sweep(e: EcSnn, plans: Sequence[Plan], rule: str = "mlp", **options) -> pd.D
     return pd.DataFrame(points)
 
 
+def _dense(e: EcSnn, plan: Plan) -> float:
+    """Dense MACs of one sample of all devices of a plan together, from the sizes of masks."""
+    total = 0.0
+    for chosen in e.masks(plan):
+        macs = pruned_size(e.parent(), chosen, e.shape).query("part == 'features'")["macs"]
+        total += e.time_steps * macs.sum() - (0 if e.data.kind == "events" else (e.time_steps - 1) * macs.iloc[0])
+    return total
+
+
+def one_as_large(e: EcSnn, plan: Plan) -> Plan:
+    """A plan for one device that computes about as much as all devices of ``plan`` together: a control for splitting.
+
+    Same ζ; the floor is raised until dense MACs are at least those of the others, or all filters stay.
+    """
+    wanted, classes = _dense(e, plan), (tuple(range(e.data.n_classes)),)
+    most = max(z.zeros.shape[1] for z in e.zeros().values())
+    alone = (replace(plan, parts=classes, min_filters=floor) for floor in range(plan.min_filters, most + 1))
+    return next((p for p in alone if _dense(e, p) >= wanted), replace(plan, parts=classes, min_filters=most))
+
+
 def pools(e: EcSnn, plan: Plan) -> list[nn.Sequential]:
     """What the server does with each device's spikes before fusion."""
     return [server_part(net) for net in e.submodels(plan)]
@@ -316,3 +337,29 @@ def device_parts(e: EcSnn, plan: Plan) -> list[Network]:
 def feature_bits(e: EcSnn, plan: Plan) -> int:
     """Bits of all devices together for one sample."""
     return sum(payload_bits(net, e.shape) for net in e.submodels(plan))
+
+
+def recorded_sweeps(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
+    """Sweeps of recorded runs in percent, a row for each N and ζ, mean over seeds; empty without runs.
+
+    Args:
+        found: recorded runs of the chapter on trade-offs, from :func:`snnbook.conversion_tables.recorded_runs`.
+
+    Returns:
+        Columns ``run``, ``dataset``, ``model``, ``N``, ``zeta``; in percent ``unsplit %``, ``fused %``; of the unsplit
+        convolutions: ``compute %`` and ``energy %`` (most loaded device), ``total energy %``.
+    """
+    parts = []
+    for name, (manifest, tables) in found.items():
+        whole = tables["costs"].set_index("device").loc["unsplit features"]
+        unsplit = float(tables["fused"].set_index("fusion").loc["unsplit", "accuracy"])
+        mean = tables["sweep"].groupby(["n_devices", "zeta"], as_index=False).mean(numeric_only=True)
+        given = {key: manifest["parameters"][key] for key in ("dataset", "model")}
+        columns = {
+            "run": name, **given, "N": mean["n_devices"], "zeta": mean["zeta"], "unsplit %": 100 * unsplit,
+            "fused %": 100 * mean["accuracy"], "compute %": 100 * mean["largest_dense_macs"] / whole["dense_macs"],
+            "energy %": 100 * mean["largest_joules"] / whole["joules"],
+            "total energy %": 100 * mean["total_joules"] / whole["joules"],
+        }  # fmt: skip
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -484,7 +484,7 @@ class SplitPruneTradeoffs(SplitNetworks):
 
     notebook: ClassVar[str] = "21_split_prune_tradeoffs"
     zetas: list[float] = field(
-        [82.0, 86.0, 88.0, 90.0, 92.0, 96.0], "pruning thresholds of the sweep in percent", low=0, high=120
+        [82.0, 86.0, 90.0, 94.0], "pruning thresholds of the sweep in percent", low=0, high=120
     )
     numbers: list[int] = field([1, 5], "numbers of devices of the sweep", low=1, high=64)
 

@@ -243,6 +243,17 @@ def test_original_and_pruned_networks_on_one_device(e):
         ec_snn_tables.original_and_pruned(e, e.plan(2, 88.0, 3))
 
 
+def test_one_device_as_large_as_all_together(e):
+    plan = e.plan(4, 85.0, 2)
+    alone = ec_snn_tables.one_as_large(e, plan)
+    assert alone.parts == ((0, 1, 2, 3),) and alone.zeta == 85.0 and alone.min_filters > 2
+    dense = {n: ec_snn_tables.costs(e, q, 4)["dense_macs"].iloc[3:].sum()
+             for n, q in (("all", plan), ("one", alone), ("less", replace(alone, min_filters=alone.min_filters - 1)))}  # fmt: skip
+    assert dense["less"] < dense["all"] <= dense["one"]
+    everything = ec_snn_tables.one_as_large(e, e.plan(4, 110.0, 2))
+    assert everything.min_filters == 13
+
+
 def test_parameters_make_the_experiment():
     p = SplitNetworks(seed=3, repeats=2, warm_epochs=7, lr=0.2, augment="flip")
     first, second = ec_snn.experiments(p, blobs(shape=SHAPE))

@@ -11,9 +11,9 @@ from snnbook.papers import table
 def test_the_headline_latency_is_that_of_one_device():
     found = paper.latency_savings().set_index("n_devices")
     claim = table("ecsnn_claims").set_index("quantity").loc["latency reduction", "value"]
-    assert found.loc[1, "saving"] == pytest.approx(claim, abs=0.05) and found.loc[1, "slower"] == 0
+    assert found.loc[1, "saving"] == pytest.approx(claim, abs=0.1) and found.loc[1, "slower"] == 0
     expected = {3: 62.6, 5: 57.0, 7: 49.4, 9: 50.5}
-    assert found["saving"].drop(1).to_dict() == pytest.approx(expected, abs=0.06)
+    assert found["saving"].drop(1).to_dict() == pytest.approx(expected, abs=0.1)
     assert (found["cells"] == 18).all() and found.loc[9, "slower"] > 9
 
 
@@ -22,7 +22,14 @@ def test_savings_with_the_ann_once_by_hand():
     row = found.loc[("CIFAR-10", "VGG5")]
     assert (row["snn"], row["ec"]) == (78.9, 80.9)
     assert row["snn_once"] == pytest.approx(100 * (1 - 5 * 0.211)) and row["ec_once"] == pytest.approx(4.5)
-    assert len(found) == 18
+    assert len(found) == 12 and "CIFAR10-DVS" not in found.index.get_level_values(0)
+
+
+def test_the_printed_ann_counts_several_passes():
+    """Fig 2: more non-zero outputs than CifarNet has outputs."""
+    assert paper.outputs("cifarnet") == 3 * 256 * 32 * 32 + 3 * 256 * 16 * 16
+    row = table("ecsnn_fig2").query("network == 'ANN' and state == 'original'").iloc[0]
+    assert 1 < 1e6 * row["atsan_millions"] / paper.outputs("cifarnet") < 5
 
 
 def test_new_heads_by_hand():

@@ -181,6 +181,11 @@ class Fleet:
             raise ChildProcessError(f"the server did not come up: {self._why(self._server)}")
         self.client = Client(self.address)
 
+    @property
+    def pids(self) -> dict[str | int, int]:
+        """Process ids: of ``"server"``, and of each running device by its part."""
+        return {"server": self._server.pid} | {part: p.pid for part, p in self._running.items()}
+
     def start(self, part: int, work=serve_part, **arguments) -> None:
         """Start the process of a device; one that runs is killed before."""
         self.kill(part)
@@ -256,7 +261,8 @@ class Fleet:
         os.kill(self._running[part].pid, signal.SIGSTOP)
 
     def resume(self, part: int) -> None:
-        """Let a stopped device go on."""
+        """Let a stopped device go on; :meth:`wait_for` then waits until it is registered again."""
+        self._before[part] = self.status()["arrivals"][part]
         os.kill(self._running[part].pid, signal.SIGCONT)
 
     def status(self) -> dict:

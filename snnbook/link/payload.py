@@ -67,6 +67,15 @@ def unpack(data: bytes, shape: tuple[int, ...], emit: float = 1.0, dtype: torch.
     check("bytes of data", len(data), len(data) == wanted, f"{wanted} for spikes of shape {tuple(shape)}")
     fill = data[-1] & (0xFF >> (n % 8)) if n % 8 else 0
     check("last bits of data", fill, not fill, f"zeros after {n} spikes")
-    bits = torch.from_numpy(np.unpackbits(np.frombuffer(data, np.uint8), count=n))
-    spikes = bits.to(dtype).view(shape)
-    return spikes if emit == 1 else spikes.mul_(emit)
+    spikes = _bits(np.frombuffer(data, np.uint8), n, dtype)
+    return (spikes if emit == 1 else spikes.mul_(emit)).view(shape)
+
+
+def _bits(packed: np.ndarray, n: int, dtype: torch.dtype) -> Tensor:
+    """The first ``n`` bits as 0 and 1, a block at a time where there are several."""
+    if n <= BLOCK:
+        return torch.from_numpy(np.unpackbits(packed, count=n)).to(dtype)
+    spikes = torch.empty(n, dtype=dtype)
+    for i, part in enumerate(spikes.split(BLOCK)):
+        part.copy_(_bits(packed[i * BLOCK // 8 : (i + 1) * BLOCK // 8], len(part), torch.uint8))
+    return spikes

@@ -78,7 +78,8 @@ def cuts_plane(table: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
         ax.plot(front[column], front["bytes"], color=COLOURS[1], marker="s", ms=6, lw=1.2, label="not beaten in both")
         for row in table.itertuples():
             at = (getattr(row, column), row.bytes)
-            ax.annotate(str(row.split_point), at, xytext=(4, 4), textcoords="offset points", fontsize=8)
+            offset = (4, 4 if row.split_point % 2 else -11)
+            ax.annotate(str(row.split_point), at, xytext=offset, textcoords="offset points", fontsize=8)
         ax.set(title=title, xlabel="energy of the device, mJ", xlim=(0, 1.08 * table[column].max()))
         ax.set_yscale("log", base=2)
     axes[0][0].set_ylabel("payload, bytes")
@@ -94,7 +95,7 @@ def price_of_a_bit(prices: np.ndarray, totals: Mapping[str, np.ndarray], radios:
         totals: label of a cut to mJ at each price.
         radios: name to nJ a bit, drawn as vertical lines.
     """
-    fig, ax = figure(7.0, 3.8)
+    fig, ax = figure(7.6, 3.6)
     least = np.min(list(totals.values()), axis=0)
     ax.plot(prices, least, color="#333333", lw=6, alpha=0.2, label="least")
     for i, (label, total) in enumerate(totals.items()):
@@ -103,7 +104,7 @@ def price_of_a_bit(prices: np.ndarray, totals: Mapping[str, np.ndarray], radios:
         ax.axvline(price, color="#6B6B6B", lw=0.8, ls=":")
         ax.annotate(name, (price, least.min()), xytext=(-9, 2), textcoords="offset points", fontsize=8, rotation=90)
     ax.set(xscale="log", yscale="log", xlabel="nJ a bit on the radio", ylabel="mJ a sample")
-    ax.legend(fontsize=8.5, loc="upper left")
+    ax.legend(fontsize=8.5, loc="upper left", bbox_to_anchor=(1.01, 1))
     return fig
 
 

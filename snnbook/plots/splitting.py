@@ -218,7 +218,7 @@ def size_parts(table: pd.DataFrame) -> Figure:
 #: Quantity of a sweep → axis text and divisor.
 QUANTITIES = {
     "bytes": ("weights of features, KiB", 1024),
-    "atsan": ("non-zero outputs (ATSAN), thousands", 1e3),
+    "atsan": ("ATSAN, thousands", 1e3),
     "joules": ("energy of arithmetic, µJ", 1e-6),
     "dense_macs": ("dense MACs, millions", 1e6),
     "payload_bits": ("bits sent, thousands", 1e3),
@@ -257,9 +257,9 @@ def split_trade_offs(table: pd.DataFrame, unsplit: dict[str, float], quantities:
     fig, axes = figure(7.4, 3.1, ncols=len(quantities), sharey=True, squeeze=False)
     for ax, quantity in zip(axes[0], quantities, strict=True):
         for (n, rows), colour, marker in zip(table.groupby("n_devices"), COLOURS, MARKERS, strict=False):
-            for kind, fill in (("largest", colour), ("total", "white")):
+            for kind, fill in (("largest", colour), ("total", "white"))[: 1 if n == 1 else 2]:
                 x = 100 * rows[f"{kind}_{quantity}"] / unsplit[quantity]
-                label = f"N = {n}, {'most loaded' if kind == 'largest' else 'total'}"
+                label = f"N = {n}" + ("" if n == 1 else ", most loaded" if kind == "largest" else ", total")
                 ax.plot(x, 100 * rows["accuracy"], color=colour, marker=marker, mfc=fill, ms=5, lw=0.9, label=label)
         ax.plot(100, 100 * unsplit["accuracy"], "*", color="black", ms=11, label="unsplit")
         ax.set(xscale="log", xlabel=f"{QUANTITIES[quantity][0].split(',')[0]},\n% of unsplit")

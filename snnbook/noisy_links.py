@@ -1,0 +1,265 @@
+"""A split network over a noisy link: spikes as they are, trained with noise, coded, or in the place of an image.
+
+Bits leave the device once and are kept; every channel, code and draw is then tried on the server's half alone. An LDPC
+code is linear and its channels here are symmetric, so that the share of packets that arrive right does not depend on
+what is in them: it is measured on random packets, and accuracies follow from it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Generator, Tensor, nn
+
+from .bottleneck import baseline
+from .bottleneck.codec import compress, head, tail
+from .bottleneck.selection import Candidate
+from .cache import trained
+from .checks import check
+from .link.channels import Channel, Noisy, bsc
+from .link.coding import Penalty, SpikeModel, decode, encode, fit, sizes
+from .link.messages import HEADER_BYTES
+from .link.protection import Protection, bit_logits
+from .network import Network
+from .spike_bottlenet import SpikeBottleNet
+from .train import pick_device
+
+#: Samples of a batch on either half.
+BATCH = 256
+
+
+def _with(net: Network, *layers: nn.Module) -> Network:
+    """A copy of ``net`` whose encoder ends with more layers."""
+    net = copy.deepcopy(net)
+    net.body.encoder.extend(layers)
+    return net
+
+
+def _tuned(net: Network, e: SpikeBottleNet) -> Network:
+    trained(net, e.data, replace(e.fine_tuning, seed=e.seed), device=e.device)
+    return net
+
+
+def spiking(e: SpikeBottleNet, candidate: Candidate, channel: Channel | None = None, penalty: float = 0.0) -> Network:
+    """The backbone with a spike codec, fine-tuned with ``channel`` behind its encoder and a price on its bits.
+
+    Args:
+        e: experiment.
+        candidate: split point, channels, stride, T.
+        channel: noise in training; none by default.
+        penalty: weight of the entropy of the firing rates in the loss (:class:`snnbook.link.coding.Penalty`).
+    """
+    if channel is None and not penalty:
+        return e.compressed(candidate)[0]
+    split_point, channels, stride, T = candidate
+    net, _ = compress(e.backbone(T), e.data.shape, split_point, channels, stride, seed=e.seed)
+    return _tuned(_with(net, *([Penalty(penalty)] if penalty else []), Noisy(channel)), e)
+
+
+def one_bit(e: SpikeBottleNet, candidate: Candidate, channel: Channel | None = None) -> Network:
+    """The ANN with a one-bit BottleNet++ of T times the channels, so as many bits as the spikes of ``candidate``.
+
+    Trained in BottleNet++'s three steps, the last two with ``channel`` behind the encoder.
+
+    Raises:
+        ValueError: if the map at the split point does not have so many channels.
+    """
+    split_point, channels, stride, T = candidate
+    if channel is None:
+        return e.bottlenet(split_point, channels * T, stride, 1)[0]
+    net, _ = baseline.compress(e.ann(), e.data.shape, split_point, channels * T, stride, bits=1, seed=e.seed)
+    net = _with(net, Noisy(channel))
+    with baseline.frozen(net):
+        trained(net, e.data, replace(e.codec_training, seed=e.seed), device=e.device)
+    return _tuned(net, e)
+
+
+def sent(net: Network, e: SpikeBottleNet, split: str = "test") -> Tensor:
+    """Bits that the device sends of every sample of a split, uint8 [T, N, c', h', w']; T is 1 for an ANN."""
+    device = head(net).eval().to(pick_device(e.device))
+    with torch.no_grad():
+        parts = [device(x).cpu() for x, _ in e.data.batches(split, BATCH, device=pick_device(e.device))]
+    return torch.cat([p if p.ndim == 5 else p[None] for p in parts], 1).to(torch.uint8)
+
+
+def answers(net: Network, received: Tensor, device: str = "cpu") -> Tensor:
+    """Logits [T, N, K] of the server for bits [T, N, c', h', w'] as they were received; T is 1 for an ANN."""
+    server = tail(net).eval().to(device)
+    with torch.no_grad():
+        if net.time_steps is None:
+            return torch.cat([server(part.float().to(device)).cpu() for part in received[0].split(BATCH)])[None]
+        return torch.cat([server(part.float().to(device)).cpu() for part in received.split(BATCH, 1)], 1)
+
+
+def right(logits: Tensor, y: Tensor) -> float:
+    """Share, 0 to 1, of samples whose largest mean logit over T is at the label; logits [T, N, K], y [N]."""
+    return (logits.mean(0).argmax(1) == y).double().mean().item()
+
+
+def sweep(
+    nets: dict[str, Network], e: SpikeBottleNet, channels: Sequence[Channel], draws: int = 3, seed: int = 0
+) -> pd.DataFrame:
+    """Test accuracy of each network behind each channel.
+
+    Args:
+        nets: networks with a codec, by name.
+        e: the experiment they belong to.
+        channels: what happens to the bits.
+        draws: times that the whole test split is sent.
+        seed: of the first draw's noise, the same for every network.
+
+    Returns:
+        Columns ``network``, ``bits`` (of a sample), ``channel``, ``level`` (of noise), ``draw``, ``accuracy``.
+    """
+    y, rows, device = e.data.test.y, [], pick_device(e.device)
+    for name, net in nets.items():
+        spikes = sent(net, e).float()
+        bits = spikes[:, 0].numel()
+        for channel in channels:
+            level = channel.options[0][1]
+            for draw in range(draws):
+                received = channel(spikes, Generator().manual_seed(seed + draw))
+                reached = right(answers(net, received, device), y)
+                rows.append((name, bits, channel.name, level, draw, reached))
+    return pd.DataFrame(rows, columns=["network", "bits", "channel", "level", "draw", "accuracy"])
+
+
+def packets_right(code: Protection, ber: float, packets: int, seed: int = 0) -> float:
+    """Share, 0 to 1, of random payloads of one packet that a receiver gets right through a BSC; it knows ``ber``.
+
+    Raises:
+        ValueError: if payloads of ``code`` take several packets.
+    """
+    check("packets of a payload", code.packets, code.packets == 1, "1")
+    payloads = np.random.default_rng(seed).integers(0, 256, (packets, code.payload_bytes), dtype=np.uint8)
+    received = bsc(code.encode(payloads), ber, Generator().manual_seed(seed))
+    found, flags = code.decode(bit_logits(received, ber))
+    wrong = (found != payloads).any(1)
+    assert (wrong == ~flags[:, 0]).all(), "a CRC let a wrong packet pass"
+    return float(flags.mean())
+
+
+def coded(
+    net: Network, e: SpikeBottleNet, rates: Sequence[float], bers: Sequence[float], packets: int, quality: int, seed=0
+) -> pd.DataFrame:
+    """Expected accuracy of spikes, and of JPEG images, in CRC-checked packets under an LDPC code over a BSC.
+
+    A payload of spikes is one packet; of a lost one the server sees silence. An image takes as many packets of the same
+    size as its file fills; unless all are right, its class is guessed.
+
+    Args:
+        net: spiking network with a codec.
+        e: its experiment; images are classified by its ANN.
+        rates: of the code.
+        bers: bit error rates.
+        packets: random packets for each pair of the two.
+        quality: of JPEG.
+        seed: of packets and noise.
+
+    Returns:
+        Columns ``network`` ("spikes" or "jpeg"), ``rate``, ``bits`` (mean, of a sample), ``level``, ``packet`` (share
+        that arrives right), ``accuracy`` (0 to 1).
+    """
+    spikes, y, rows = sent(net, e), e.data.test.y, []
+    whole, silent = (right(answers(net, s, pick_device(e.device)), y) for s in (spikes, torch.zeros_like(spikes)))
+    images, image_right, sizes = _jpeg(e, quality)
+    size = -(-spikes[:, 0].numel() // 8)
+    count = -(-sizes // size)  # packets of each image
+    for rate in rates:
+        code = Protection(size, rate, packet_bytes=size)
+        for ber in bers:
+            q = packets_right(code, ber, packets, seed)
+            complete = q**count
+            guessed = complete * image_right + (1 - complete) / e.data.n_classes
+            rows.append(("spikes", rate, code.bits, ber, q, q * whole + (1 - q) * silent))
+            rows.append(("jpeg", rate, code.bits * count.mean(), ber, q, guessed.mean()))
+    return pd.DataFrame(rows, columns=["network", "rate", "bits", "level", "packet", "accuracy"])
+
+
+def _jpeg(e: SpikeBottleNet, quality: int) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Test images as JPEG: decoded; whether the ANN has each right; bytes of each file."""
+    images, sizes = baseline.recode(e.data.test.x, "jpeg", quality)
+    device = pick_device(e.device)
+    net = e.ann().eval().to(device)
+    with torch.no_grad():
+        logits = torch.cat([net(e.data.normalise(part).to(device)).cpu() for part in images.split(BATCH)])
+    return images, (logits.argmax(1) == e.data.test.y).numpy(), sizes.numpy()
+
+
+def early_exit(logits: Tensor, y: Tensor, thresholds: Sequence[float], bits_a_step: int) -> pd.DataFrame:
+    """Answer as soon as the server is sure enough; only then are further time steps not sent.
+
+    After each step the logits so far are averaged; their largest softmax is the confidence.
+
+    Args:
+        logits: [T, N, K].
+        y: labels [N].
+        thresholds: confidences at which the server answers; above 1 it always waits for all T steps.
+        bits_a_step: of one sample.
+
+    Returns:
+        Columns ``threshold``, ``steps`` and ``bits`` (means over samples), ``accuracy`` (0 to 1).
+    """
+    T = len(logits)
+    mean = logits.cumsum(0) / torch.arange(1, T + 1)[:, None, None]
+    confidence, predicted = mean.softmax(2).max(2)
+    rows = []
+    for threshold in thresholds:
+        sure = confidence >= threshold
+        sure[-1] = True
+        at = sure.int().argmax(0)  # the first step that is sure
+        reached = (predicted.gather(0, at[None])[0] == y).double().mean().item()
+        steps = at.double().mean().item() + 1
+        rows.append((threshold, steps, bits_a_step * steps, reached))
+    return pd.DataFrame(rows, columns=["threshold", "steps", "bits", "accuracy"])
+
+
+def lossless(
+    nets: dict[str, Network], e: SpikeBottleNet, contexts: Sequence[str], samples: int | None = None
+) -> pd.DataFrame:
+    """Mean bytes of a sample's spikes as packed and as range-coded, under models of the validation split.
+
+    Returns:
+        Columns ``network``, ``context``, ``rate`` (share of ones), ``model`` (bytes that both sides keep), ``packed``,
+        ``ideal``, ``actual``, ``framed`` (with the header of a message).
+    """
+    rows = []
+    for name, net in nets.items():
+        seen, measured = sent(net, e, "validation"), sent(net, e)[:, :samples]
+        for context in contexts:
+            model = fit(seen, context)
+            mean = sizes(measured, model, HEADER_BYTES).mean()
+            rows.append({"network": name, "context": context, "model": len(model.to_bytes()), **mean})
+    columns = ["network", "context", "rate", "model", "packed", "ideal", "actual", "framed"]
+    return pd.DataFrame(rows)[columns]
+
+
+def damage(spikes: Tensor, model: SpikeModel, seed: int = 0) -> pd.DataFrame:
+    """What one flipped bit does to coded spikes, sample by sample.
+
+    Args:
+        spikes: 0/1 [T, N, c', h', w'].
+        model: of the range coder.
+        seed: picks the bit.
+
+    Returns:
+        Columns ``bit`` (share of the payload before it), ``wrong`` (share of the sample's spikes that are wrong after
+        decoding; nan where the decoder refused).
+    """
+    rng, rows = np.random.default_rng(seed), []
+    for one in spikes.transpose(0, 1):
+        data = bytearray(encode(one, model))
+        bit = int(rng.integers(8 * len(data)))
+        data[bit // 8] ^= 0x80 >> bit % 8
+        try:
+            wrong = (decode(bytes(data), len(one), model) != one).float().mean().item()
+        except ValueError:
+            wrong = math.nan
+        rows.append((bit / (8 * len(data)), wrong))
+    return pd.DataFrame(rows, columns=["bit", "wrong"])
