@@ -22,7 +22,7 @@ from .bottleneck.codec import compress, head, tail
 from .bottleneck.selection import Candidate
 from .cache import trained
 from .checks import check
-from .link.channels import Channel, Noisy, bsc
+from .link.channels import Channel, Noisy, bsc, channel
 from .link.coding import Penalty, SpikeModel, decode, encode, fit, sizes
 from .link.messages import HEADER_BYTES
 from .link.protection import Protection, bit_logits
@@ -32,6 +32,33 @@ from .train import pick_device
 
 #: Samples of a batch on either half.
 BATCH = 256
+
+
+class Mask(nn.Module):
+    """A fixed random choice of places: the others are 0, and are not sent.
+
+    Args:
+        shape: (c', h', w').
+        keep: share of places that stay, above 0, at most 1.
+        seed: of the choice.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], keep: float, seed: int = 0):
+        super().__init__()
+        check("keep", keep, 0 < keep <= 1, "above 0, at most 1")
+        order = torch.rand(math.prod(shape), generator=Generator().manual_seed(seed)).argsort()
+        places = torch.zeros(math.prod(shape)).index_fill(0, order[: round(keep * len(order))], 1.0)
+        self.register_buffer("places", places.view(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., c', h', w'] with zeros outside the chosen places."""
+        return x * self.places
+
+
+def noise(name: str, level: float) -> Channel:
+    """The channel ``name`` with its level of noise: ``ber`` of a BSC, Eb/N0 of AWGN in dB, else ``loss``."""
+    option = {"bsc": "ber", "awgn": "ebn0_db", "awgn_soft": "ebn0_db"}.get(name, "loss")
+    return channel(name, **{option: level})
 
 
 def _with(net: Network, *layers: nn.Module) -> Network:
@@ -80,6 +107,26 @@ def one_bit(e: SpikeBottleNet, candidate: Candidate, channel: Channel | None = N
     return _tuned(net, e)
 
 
+def masked(e: SpikeBottleNet, candidate: Candidate, keep: float = 0.25, channel: Channel | None = None) -> Network:
+    """A spike codec of 1 / ``keep`` times the channels, of whose map a random share ``keep`` is sent.
+
+    As many bits as the spikes of ``candidate``, but chosen by chance and not by training; fine-tuned with the mask.
+    """
+    split_point, channels, stride, T = candidate
+    wide = round(channels / keep)
+    net, report = compress(e.backbone(T), e.data.shape, split_point, wide, stride, seed=e.seed)
+    mask = Mask(report.payload, keep, e.seed)
+    net = _with(net, Noisy(channel))
+    net.body.decoder = nn.Sequential(mask, *net.body.decoder)  # the server knows which places are not sent
+    return _tuned(net, e)
+
+
+def bits_sent(net: Network, spikes: Tensor) -> int:
+    """Bits of one sample of ``spikes`` [T, N, c', h', w'] on the link: those that no :class:`Mask` leaves out."""
+    masks = [m for m in net.modules() if isinstance(m, Mask)]
+    return len(spikes) * int(masks[0].places.sum()) if masks else spikes[:, 0].numel()
+
+
 def sent(net: Network, e: SpikeBottleNet, split: str = "test") -> Tensor:
     """Bits that the device sends of every sample of a split, uint8 [T, N, c', h', w']; T is 1 for an ANN."""
     device = head(net).eval().to(pick_device(e.device))
@@ -120,7 +167,7 @@ def sweep(
     y, rows, device = e.data.test.y, [], pick_device(e.device)
     for name, net in nets.items():
         spikes = sent(net, e).float()
-        bits = spikes[:, 0].numel()
+        bits = bits_sent(net, spikes)
         for channel in channels:
             level = channel.options[0][1]
             for draw in range(draws):
