@@ -172,8 +172,8 @@ class EcSnn:
     def pruned_ann(self, plan: Plan) -> Network:
         """The ANN twin with as many filters in each layer as the first sub-model has, those of lowest APoZ, retrained.
 
-        Its head is a fresh one, of the same kind as that of the sub-model. It gets the recipes of a sub-model with twice
-        the epochs, since an ANN has one step, whose epochs are cheap.
+        Its head is a fresh one, of the same kind as that of the sub-model. It gets the recipes of a sub-model with
+        twice the epochs, which are cheap with a single step.
         """
         return self.once(("pruned ann", plan), lambda: self._make_pruned_ann(plan)).to(pick_device(self.device))
 

@@ -527,3 +527,55 @@ class SplitPoints(BottleneckNetworks):
     limit: float = field(0.03, "largest drop of accuracy, 0 to 1", low=0, high=1)
     qualities: list[int] = field([5, 50, 90], "qualities of JPEG and WebP on the input", low=0, high=100)
     radio: str = field("Wi-Fi", "radio of the device: Wi-Fi or LTE or 3G", choices=("Wi-Fi", "LTE", "3G"))
+
+
+@dataclass(frozen=True)
+class NoisyChannels(BottleneckNetworks):
+    """Chapter 34: flipped bits, lost packets, codes, and as few time steps as will do."""
+
+    notebook: ClassVar[str] = "34_noisy_channels"
+    time_steps: int = field(4, "time steps T of the spiking networks", low=1, high=64)
+    split_point: int = field(3, "split point in blocks on the device", low=1, high=64)
+    channels: int = field(8, "channels of spikes that are sent", low=1, high=2048)
+    stride: int = field(1, "spatial reduction, 1 for none", low=1, high=8)
+    channel: str = field(
+        "bsc",
+        "noise of training and of the main sweep: bsc or packet_erasure or byte_erasure",
+        choices=("bsc", "packet_erasure", "byte_erasure"),
+    )
+    ber: list[float] = field(
+        [0.0, 0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3], "levels of noise: bit errors or losses", low=0, high=0.49
+    )
+    train_ber: float = field(0.1, "level of noise in training", low=0, high=0.49)
+    losses: list[float] = field([0.1, 0.3, 0.5], "shares of packets that are lost, one time step each", low=0, high=1)
+    ebn0: list[float] = field([-2.0, 0.0, 2.0, 4.0], "signal to noise Eb/N0 of white noise in dB", low=-20, high=20)
+    keep: float = field(0.25, "share of a wider map that the random mask leaves", low=0.01, high=1)
+    code_rates: list[float] = field([0.5, 0.25], "rates of the error-correcting code", low=0.2, high=0.9)
+    packets: int = field(40, "random packets for each code rate and level of noise", low=1, high=100000)
+    quality: int = field(75, "quality of JPEG images that are sent in the place of spikes", low=1, high=100)
+    penalty: float = field(0.2, "weight of the entropy of firing rates in the loss", low=0, high=100)
+    confidences: list[float] = field([0.5, 0.7, 0.9, 0.99], "confidences at which the server answers", low=0, high=1)
+    draws: int = field(3, "times that the test images are sent at each level of noise", low=1, high=1000)
+
+
+@dataclass(frozen=True)
+class CoInference(BottleneckNetworks):
+    """Chapter 35: a device process and a server process, and the link between them."""
+
+    notebook: ClassVar[str] = "35_co_inference"
+    time_steps: int = field(2, "time steps T of the spiking networks", low=1, high=64)
+    split_point: int = field(2, "split point, in blocks on the device", low=1, high=64)
+    channels: int = field(4, "channels that are sent there", low=1, high=2048)
+    stride: int = field(1, "spatial reduction there, 1 for none", low=1, high=8)
+    requests: int = field(24, "test images that the processes are asked for in each phase", low=2, high=10000)
+    rates: list[float] = field([10e3, 30e3, 100e3], "rates of the link in bit/s to compare", low=100, high=1e12)
+    rate: float = field(50e3, "rate of the link in bit/s when several samples are on their way", low=100, high=1e12)
+    windows: list[int] = field([1, 2, 4], "samples on their way at most, to compare", low=1, high=64)
+    slowdown: float = field(10.0, "how many times slower the device of the break-even rate is than this machine",
+                            low=1, high=1e6)  # fmt: skip
+    timeout: float = field(0.3, "seconds without an answer before a sample is sent again", low=0.05, high=60)
+    stall: float = field(0.8, "seconds that a process hangs", low=0.05, high=60)
+    confidence: float = field(0.9, "class probability from which the server asks for no further steps", low=0, high=1)
+    thresholds: list[float] = field(
+        [0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0], "confidences to compare", low=0, high=1
+    )

@@ -23,6 +23,7 @@ from snnbook.link.channels import (
     bpsk_ber,
     bpsk_ebn0_db,
     bsc,
+    bsc_limit,
     byte_erasure,
     capacity,
     channel,
@@ -209,6 +210,15 @@ def test_entropy_and_capacity_in_closed_form():
     assert capacity(channel("byte_erasure", loss=0.3)) == pytest.approx(0.7)
     with pytest.raises(ValueError, match="analogue"):
         capacity(channel("analogue", snr_db=3))
+
+
+def test_limit_of_a_code_rate_inverts_the_capacity():
+    assert bsc_limit(0.5) == pytest.approx(0.1100279, abs=1e-6)
+    for rate in (0.1, 0.25, 0.9):
+        assert capacity(channel("bsc", ber=bsc_limit(rate))) == pytest.approx(rate)
+    for rate in (0.0, 1.0):
+        with pytest.raises(ValueError, match="rate"):
+            bsc_limit(rate)
 
 
 def bucket(arrivals, sizes, rate, burst):

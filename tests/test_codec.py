@@ -10,6 +10,7 @@ from torch import nn
 from snnbook import store
 from snnbook.bottleneck.backbone import backbone, block_names, split_points, twin
 from snnbook.bottleneck.codec import Server, compress, expansion, export, feature_shape, head, reduction, tail
+from snnbook.link.folder import write_fleet
 from snnbook.link.payload import pack, unpack
 from snnbook.models import build
 from snnbook.neurons import LIF, spiking_layers
@@ -142,6 +143,24 @@ def test_files_run_apart(net, tmp_path):
     with torch.no_grad():
         assert torch.equal(server([device(x)]), new(x))
         assert torch.equal(server([None]), tail(new)(torch.zeros(3, 1, *report.payload)))
+
+
+def test_server_answers_after_the_first_steps(net):
+    """An early exit: the logits of fewer steps are the first of all."""
+    new, report = compress(net, SHAPE, 6, 8)
+    new = settled(new)
+    server = Server(tail(new), report.payload)
+    with torch.no_grad():
+        spikes = head(new)(images(1))
+        whole, first = server([spikes]), server([spikes[:2]])
+    assert first.shape == (2, 1, 5) and server.tail.time_steps == 3
+    torch.testing.assert_close(first, whole[:2])
+
+
+def test_halves_make_a_fleet_of_one(net, tmp_path):
+    new, report = compress(net, SHAPE, 6, 8)
+    plan = write_fleet(tmp_path, [head(new)], Server(tail(new), report.payload), images(2))
+    assert (plan.shapes, plan.time_steps, plan.payload_bytes()) == ((report.payload,), 3, [report.bytes])
 
 
 def test_server_takes_one_device(net):

@@ -1,13 +1,13 @@
 """The spiking ResNet-50 of SpikeBottleNet, its ANN twin, and where both can be cut.
 
-    u(t) = λ·u(t−1)·(1 − o(t−1)) + x(t),   o(t) = 1[u(t) ≥ θ]          iterative LIF (Wu et al. 2019)
-    ∂o/∂u = 1/a for |u − θ| < a/2, else 0                              rectangular surrogate
+    h(t) = leak·v(t−1) + x(t),   s(t) = 1[h(t) ≥ θ],   v(t) = h(t)·(1 − s(t))       iterative LIF (Wu et al. 2019)
+    ∂s/∂h = 1/δ for |h − θ| < δ/2, else 0                                          rectangular surrogate
 
 Blocks are in MS-ResNet order, (LIF → Conv → tdBN) × 3 with a shortcut that joins membrane potentials (Hu et al. 2021),
 or LIF after the addition (``order="post"``). A split point lies behind each block.
 
-The paper prints no constants; ours are λ = 0.25, θ = 0.5 and a = 1.5. With the usual a = 2θ = 1, a LIF that sees
-nothing but binary spikes, as behind a decoder, stands at u − θ = ±a/2 whatever happens, and lets no gradient through.
+The paper prints no constants; ours are leak = 0.25, θ = 0.5 and δ = 1.5. With the usual δ = 2θ = 1, a LIF that sees
+nothing but binary spikes, as behind a decoder, stands at h − θ = ±δ/2 whatever happens, and lets no gradient through.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def iterative_lif(leak: float = 0.25, threshold: float = 0.5, window: float = 1.
     """Options of :class:`snnbook.neurons.LIF` for the iterative LIF neuron with hard reset to 0.
 
     Args:
-        leak: λ, the share of the potential that is left after a step, in (0, 1).
+        leak: the share of the potential that is left after a step, in (0, 1).
         threshold: θ.
-        window: a, width of the rectangular surrogate, in the unit of the potential.
+        window: δ, width of the rectangular surrogate, in the unit of the potential.
 
     Raises:
         ValueError: for a number out of range.

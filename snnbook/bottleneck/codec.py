@@ -167,11 +167,14 @@ class Server(nn.Module):
         self.tail, self.payload = tail, tuple(payload)
 
     def forward(self, parts: list[Tensor | None]) -> Tensor:
-        """The spikes of one device [T, N, c', h', w'] in a list, or ``None`` for silence, to logits [T, N, K]."""
-        (spikes,) = parts
-        if spikes is None:
-            spikes = torch.zeros(self.tail.time_steps, 1, *self.payload)
-        return self.tail(spikes)
+        """One device's spikes [T', N, c', h', w'] in a list, T' ≤ T, or ``None`` for silence, to logits [T', N, K]."""
+        (spikes,), T = parts, self.tail.time_steps
+        spikes = torch.zeros(T, 1, *self.payload) if spikes is None else spikes
+        self.tail.time_steps = len(spikes)
+        try:
+            return self.tail(spikes)
+        finally:
+            self.tail.time_steps = T
 
 
 def export(net: Network, sent: Report, folder: Path | str, about: dict | None = None) -> tuple[Path, Path]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from scipy.special import erfc, erfcinv
 from torch import Generator, Tensor, nn
 
@@ -211,6 +212,12 @@ def capacity(channel: Channel) -> float:
         return 1 - binary_entropy(torch.tensor(ber, dtype=torch.float64)).item()
     check("channel", channel.name, channel.name.endswith("erasure"), "bsc, awgn or an erasure")
     return 1 - level
+
+
+def bsc_limit(rate: float) -> float:
+    """Bit error rate at which a BSC's capacity is ``rate`` (above 0, below 1): beyond it no code of that rate works."""
+    check("rate", rate, 0 < rate < 1, "above 0 and below 1")
+    return float(brentq(lambda p: capacity(Channel("bsc", (("ber", p),))) - rate, 0, 0.5))
 
 
 def departures(arrivals: Sequence[float], bits: Sequence[int], rate: float, burst: float = 0.0) -> np.ndarray:

@@ -14,6 +14,7 @@ from .bottleneck import (
     price_of_a_bit,
     work_split,
 )
+from .co_inference import co_inference_timeline, early_exit_curve, latency_over_rate, window_curves
 from .conversion import (
     constant_drive,
     conversion_error,
@@ -46,6 +47,7 @@ from .neurons import (
     rate_gradients,
     surrogate_slopes,
 )
+from .noise import NETWORK_NAMES, accuracy_over_noise, coded_bytes, exit_curve
 from .placement import RULE_LABELS, device_costs, device_numbers, greedy_gap, placement_loads
 from .speed import CONTENDER_LABELS, speed_bars, speed_over_steps, speed_roofline
 from .splitting import (
@@ -85,10 +87,12 @@ __all__ = [
     "MARKERS",
     "METHOD_LABELS",
     "METHOD_NAMES",
+    "NETWORK_NAMES",
     "RULE_LABELS",
     "STAGE_NAMES",
     "accuracy_against_bytes",
     "accuracy_by_set",
+    "accuracy_over_noise",
     "accuracy_over_time",
     "answer_latency",
     "apoz_maps",
@@ -99,7 +103,9 @@ __all__ = [
     "break_even",
     "choice_bars",
     "class_responses",
+    "co_inference_timeline",
     "codec_picture",
+    "coded_bytes",
     "constant_drive",
     "conversion_error",
     "count_bars",
@@ -109,9 +115,11 @@ __all__ = [
     "device_energy",
     "device_numbers",
     "device_spikes",
+    "early_exit_curve",
     "energy_bars",
     "equation_18",
     "error_over_steps",
+    "exit_curve",
     "fan_out_map",
     "fi_curves",
     "figure",
@@ -120,6 +128,7 @@ __all__ = [
     "implied_rates",
     "kept_filters",
     "kept_over_zeta",
+    "latency_over_rate",
     "layer_errors",
     "layer_rates",
     "learning_curves",
@@ -157,6 +166,7 @@ __all__ = [
     "thresholds",
     "trade_off",
     "traffic_bars",
+    "window_curves",
     "work_split",
     "zeta_sweep",
 ]

@@ -109,10 +109,10 @@ def price_of_a_bit(prices: np.ndarray, totals: Mapping[str, np.ndarray], radios:
 
 
 _STAGES = (
-    ("stem and\nblocks 1 … s", "potentials"),
+    ("stem and\nblocks 1 … k", "potentials"),
     ("LIF → Conv →\ntdBN → LIF", "spikes"),
     ("transposed Conv\n→ tdBN → LIF", "spikes"),
-    ("blocks s+1 …\nand classifier", ""),
+    ("blocks k+1 …\nand classifier", ""),
 )
 
 
