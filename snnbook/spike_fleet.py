@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -21,12 +22,14 @@ from torch import Tensor, nn
 from . import store
 from .bottleneck.codec import Server, head, tail
 from .checks import check
-from .data import Data
 from .link.fleet import Fleet
 from .link.folder import Plan, write_fleet
 from .link.messages import HEADER_BYTES
 from .link.shaper import Rate
 from .network import Network
+
+if TYPE_CHECKING:  # processes import this module, and need no data sets
+    from .data import Data
 
 #: Bits of a pixel, sent as if they were time steps.
 BITS = 8

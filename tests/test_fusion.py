@@ -153,10 +153,11 @@ def test_losses_are_every_set_or_so_many():
     assert all(0 <= i < 40 for s in fs.losses(40, 3) for i in s) and list(fs.losses(40, 3)) == list(fs.losses(40, 3))
 
 
-def test_accuracy_of_losses_is_that_of_features_set_to_zero():
+@pytest.mark.parametrize("rule", ["mlp", "probe", "logit_average"])
+def test_accuracy_of_losses_is_that_of_features_set_to_zero(rule):
     nets, data = subs(), blobs(shape=SHAPE, classes=K)
     features = fs.feature_data(nets, data)
-    net = fs.fusion("probe", nets, PARTS, K, hide=0.5)
+    net = fs.fusion(rule, nets, PARTS, K, hide=0.5)
     table = fs.accuracy_of_losses(net, features).set_index("devices")
     assert list(table["lost"]) == [0, 1, 1, 1, 2, 2, 2, 3]
     spans = {"0": slice(0, 36), "1": slice(36, 76), "2": slice(76, 120)}

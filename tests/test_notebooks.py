@@ -197,6 +197,22 @@ OTHER = {
         "confidence": 0.4,
         "thresholds": [0.2, 0.9],
     },
+    "34_noisy_channels": {
+        "warm_epochs": 1,
+        "epochs": 1,
+        "codec_epochs": 1,
+        "fine_tune_epochs": 1,
+        "time_steps": 2,
+        "channels": 2,
+        "channel": "byte_erasure",
+        "ber": [0.0, 0.2],
+        "losses": [0.5],
+        "ebn0": [0.0],
+        "code_rates": [0.5],
+        "packets": 5,
+        "samples": 10,
+        "draws": 1,
+    },
 }
 
 

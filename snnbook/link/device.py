@@ -26,6 +26,8 @@ from .walk import Answered, Walk
 
 #: Seconds between two hellos; they tell a server that has lost this device, or is new, who is there.
 BEAT = 1.0
+#: Longest wait in seconds for a link that is too slow for what was sent before.
+SLOW = 10.0
 #: Samples whose spikes are kept for further time steps.
 KEPT = 64
 
@@ -101,12 +103,15 @@ class Device:
         return self.features(sample, 0, self.steps_at_first, WANTS_ANSWER)
 
     def obey(self, m: Message) -> None:
-        """Send what a TRIGGER asks for; one for what the sensor or network does not have is left unanswered."""
+        """Send what a TRIGGER asks for, as soon as the link can take it.
+
+        One for what the sensor or network does not have is left unanswered.
+        """
         try:
             found = self.features(m.sample, m.first, m.steps)
         except ValueError:
             return
-        self.channel.send(encode(found))
+        self.channel.send(encode(found), SLOW)
 
     def run(self, stop: threading.Event) -> None:
         """Say hello every now and then and obey triggers, until ``stop`` is set."""

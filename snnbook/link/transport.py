@@ -168,8 +168,10 @@ class Channel:
         self._shaper = Shaper(inner, outer, up, down)
         self._shaper.start()
 
-    def send(self, data: bytes) -> bool:
-        """Whether the message could be queued; not while the link is too slow for what came before."""
+    def send(self, data: bytes, wait: float = 0.0) -> bool:
+        """Whether the message could be queued within ``wait`` seconds; not while the link is too slow for it."""
+        if wait:
+            self.socket.poll(round(wait * 1000), zmq.POLLOUT)
         try:
             self.socket.send(data, zmq.NOBLOCK, copy=False)
             return True

@@ -48,7 +48,8 @@ def accuracy_over_noise(
         _coded(axes[0, 1], coded)
         _level(axes[0, 1], label)
         axes[0, 0].set_title(title, fontsize=10)
-        axes[0, 1].set(title="CRC and error-correcting code", ylabel="")
+        axes[0, 1].set_title("checksum and error-correcting code", fontsize=10)
+        axes[0, 1].set_ylabel("")
     return fig
 
 
@@ -72,7 +73,7 @@ def exit_curve(table: pd.DataFrame) -> Figure:
     for i, ((name, level), rows) in enumerate(table.groupby(["network", "level"], sort=False)):
         rows = rows.sort_values("bits")
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        text = f"{NETWORK_NAMES.get(name, name)}, noise {level:g}"
+        text = f"{NETWORK_NAMES.get(name, name)}; noise {level:g}"
         ax.plot(rows["bits"], 100 * rows["accuracy"], ms=5, label=text, **style)
     ax.set(xlabel="bits a sample, mean", ylabel="test accuracy, %")
     ax.legend(fontsize=8)

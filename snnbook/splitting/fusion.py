@@ -180,9 +180,13 @@ class LogitAverage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [..., ΣF'] to logits [..., K]."""
+        return self.shares(x).sum(0)
+
+    def shares(self, x: Tensor) -> Tensor:
+        """What each device adds to the logits, [P, ..., K]."""
         parts = x.split([m.in_features for m in self.votes], -1)
         heard = [m(part) * part.any(-1, keepdim=True) for m, part in zip(self.votes, parts, strict=True)]
-        return torch.stack(heard).mean(0)
+        return torch.stack(heard) / len(heard)
 
 
 def logit_average(subs: Sequence[Network], parts: Parts, n_classes: int, width: float, seed: int) -> nn.Module:
@@ -277,6 +281,30 @@ def losses(n_devices: int, most: int, seed: int = 0) -> Iterator[tuple[int, ...]
             yield from sorted(drawn)
 
 
+def shares(fuse: nn.Module, sizes: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """A fusion as a sum over devices, which all rules of ``FUSIONS`` are in eval mode.
+
+    Args:
+        fuse: the module ``fuse`` of a :func:`fusion`.
+        sizes: F' of each device.
+
+    Returns:
+        Function of features [T, N, ΣF'] that gives mean logits over T as shares [P + 1, N, K]: one for each device, and
+        the bias, which stays when all are lost.
+    """
+    if isinstance(fuse, LogitAverage):
+        return lambda x: nn.functional.pad(fuse.shares(x).mean(1), (0, 0, 0, 0, 0, 1))
+    one = collapsed(fuse)
+    weights = one.weight.detach().split(list(sizes), 1)
+
+    def call(x: Tensor) -> Tensor:
+        parts = x.mean(0).cpu().split(list(sizes), -1)
+        devices = [part @ w.T for part, w in zip(parts, weights, strict=True)]
+        return torch.stack([*devices, one.bias.detach().expand_as(devices[0])])
+
+    return call
+
+
 def accuracy_of_losses(
     net: nn.Sequential, features: Data, most: int = 64, seed: int = 0, device: str = "cpu"
 ) -> pd.DataFrame:
@@ -287,19 +315,19 @@ def accuracy_of_losses(
         features: from :func:`feature_data`.
         most: sets of each size that are tried at most.
         seed: draws them.
-        device: where to compute.
+        device: where features are normalised.
 
     Returns:
         Columns ``lost`` (number), ``devices`` (lost ones, "0 2", from 0), ``accuracy`` (0 to 1).
     """
-    net, P = net.eval().to(device), len(net.hide.sizes)
-    sets, total = list(losses(P, most, seed)), 0
-    stays = torch.tensor([[i not in lost for i in range(P)] for lost in sets])
-    masks = device_mask(stays, net.hide.sizes).to(device)[..., None, None]
+    P = len(net.hide.sizes)
+    parts, sets, total = shares(net.eval().cpu().fuse, net.hide.sizes), list(losses(P, most, seed)), 0
+    stays = torch.tensor([[float(i not in lost) for i in range(P + 1)] for lost in sets])  # the bias always stays
     right = torch.zeros(len(sets), dtype=torch.int64)
     with torch.no_grad():
         for x, y in features.batches("test", BATCH, device=device):
-            right += torch.tensor([(net(x * m).mean(0).argmax(1) == y).sum().item() for m in masks])
+            logits = torch.einsum("sp,pnk->snk", stays, parts(x.flatten(2).cpu()))
+            right += (logits.argmax(2) == y.cpu()).sum(1)
             total += len(y)
     names = [" ".join(map(str, lost)) for lost in sets]
     return pd.DataFrame({"lost": list(map(len, sets)), "devices": names, "accuracy": (right / total).tolist()})

@@ -1,0 +1,152 @@
+"""Noisy links on tiny networks: bits that reach the server, controls of equal size, codes, early exit, sizes."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import entropy
+from tiny import blobs, same_state
+
+from snnbook import noisy_links as nl
+from snnbook import params
+from snnbook.bottleneck.selection import Candidate
+from snnbook.link.channels import Noisy, bsc, channel
+from snnbook.link.coding import Penalty, fit
+from snnbook.link.messages import HEADER_BYTES
+from snnbook.link.protection import Protection
+from snnbook.spike_bottlenet import experiment
+
+CUT = Candidate(2, 2, 1, 2)  # 2 channels of 4 × 4 behind block 2, T = 2: 64 bits
+
+
+@pytest.fixture(scope="module")
+def e(tmp_path_factory):
+    p = params.NoisyChannels(
+        width=1 / 16, blocks=[1, 1], warm_epochs=4, epochs=3, codec_epochs=2, fine_tune_epochs=5, augment="",
+        batch_size=4, lr=0.1, ann_lr=0.05, fine_tune_lr=0.05, device="cpu",
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNNBOOK_CACHE", str(tmp_path_factory.mktemp("networks")))
+        yield experiment(p, blobs(shape=(1, 8, 8)), 0)
+
+
+@pytest.fixture(scope="module")
+def nets(e):
+    noise = channel("bsc", ber=0.1)
+    return {
+        "spikes": nl.spiking(e, CUT), "noise": nl.spiking(e, CUT, noise), "mask": nl.masked(e, CUT, 0.5),
+        "1 bit": nl.one_bit(e, CUT), "1 bit, noise": nl.one_bit(e, CUT, noise),
+    }  # fmt: skip
+
+
+def test_all_contenders_send_equally_many_bits(e, nets):
+    for net in nets.values():
+        spikes = nl.sent(net, e)
+        assert spikes.dtype == torch.uint8 and set(spikes.unique().tolist()) <= {0, 1}
+        assert 0.1 < spikes.float().mean() < 0.9 and spikes.float().var(1).mean() > 0.1  # they differ by sample
+        assert spikes.shape[1] == len(e.data.test) and nl.bits_sent(net, spikes) == 64
+    assert nl.sent(nets["mask"], e).shape[2] == 4 and nl.sent(nets["1 bit"], e).shape[:1] == (1,)
+
+
+def test_training_with_noise_makes_another_network_from_the_same_start(e, nets):
+    assert nets["spikes"] is e.compressed(CUT)[0] and nets["1 bit"] is e.bottlenet(2, 4, 1, 1)[0]
+    assert not same_state(nets["spikes"], nets["noise"]) and not same_state(nets["1 bit"], nets["1 bit, noise"])
+    assert isinstance(nets["noise"].body.encoder[-1], Noisy) and nl.spiking(e, CUT, penalty=0.3) is not nets["spikes"]
+    assert any(isinstance(m, Penalty) and m.weight == 0.3 for m in nl.spiking(e, CUT, penalty=0.3).body.encoder)
+    assert same_state(nl.spiking(e, CUT, channel("bsc", ber=0.1)), nets["noise"])  # out of the cache
+
+
+@pytest.mark.parametrize("name", ["spikes", "noise", "mask", "1 bit", "1 bit, noise"])
+def test_halves_answer_like_the_whole_network(e, nets, name):
+    net, x = nets[name].eval(), e.data.normalise(e.data.test.x)
+    with torch.no_grad():
+        whole = net(x)
+    assert torch.allclose(nl.answers(net, nl.sent(net, e)), whole if whole.ndim == 3 else whole[None], atol=1e-5)
+    table = nl.sweep({name: net}, e, [channel("bsc", ber=0.0)], draws=1)
+    assert table["accuracy"].item() == pytest.approx(e.accuracy(net))
+
+
+def test_a_sweep_is_the_mean_over_draws_of_what_arrives(e, nets):
+    links = [channel("bsc", ber=0.2), channel("packet_erasure", loss=1.0, packet_bits=32)]
+    table = nl.sweep({"spikes": nets["spikes"]}, e, links, draws=2, seed=5)
+    spikes = nl.sent(nets["spikes"], e).float()
+    for row in table[table["channel"] == "bsc"].itertuples():
+        received = bsc(spikes, 0.2, torch.Generator().manual_seed(5 + row.draw))
+        assert row.accuracy == nl.right(nl.answers(nets["spikes"], received), e.data.test.y)
+    silent = nl.right(nl.answers(nets["spikes"], torch.zeros_like(spikes)), e.data.test.y)
+    assert table.loc[table["channel"] == "packet_erasure", "accuracy"].tolist() == [silent] * 2
+    assert table["level"].tolist() == [0.2, 0.2, 1.0, 1.0] and set(table["bits"]) == {64}
+
+
+def test_a_mask_keeps_its_share_and_is_the_same_on_both_sides(e, nets):
+    mask = nl.Mask((3, 4, 5), 0.25, seed=1)
+    assert mask.places.sum() == 15 and torch.equal(mask.places, nl.Mask((3, 4, 5), 0.25, seed=1).places)
+    assert not torch.equal(mask.places, nl.Mask((3, 4, 5), 0.25, seed=2).places)
+    assert torch.equal(mask(torch.ones(2, 3, 4, 5)), mask.places.expand(2, 3, 4, 5))
+    spikes, places = nl.sent(nets["mask"], e).float(), nets["mask"].body.decoder[0].places
+    flipped = torch.where(places == 0, 1 - spikes, spikes)  # what is not sent cannot arrive wrong
+    assert torch.equal(nl.answers(nets["mask"], flipped), nl.answers(nets["mask"], spikes))
+    with pytest.raises(ValueError, match="keep"):
+        nl.Mask((1, 1, 1), 0.0)
+
+
+def test_names_of_noise_levels():
+    assert str(nl.noise("bsc", 0.1)) == "bsc(ber=0.1)" and str(nl.noise("awgn", 3)) == "awgn(ebn0_db=3)"
+    assert str(nl.noise("byte_erasure", 0.5)) == "byte_erasure(loss=0.5)"
+
+
+def test_packets_that_arrive_right_by_the_binomial_law():
+    """Without a code a packet is right if all its bits are."""
+    code, ber = Protection(8), 0.01
+    wanted = (1 - ber) ** code.bits
+    assert abs(nl.packets_right(code, ber, 2000) - wanted) < 5 * math.sqrt(wanted * (1 - wanted) / 2000)
+    with pytest.raises(ValueError, match="packets"):
+        nl.packets_right(Protection(20, packet_bytes=8), ber, 10)
+
+
+def test_coded_accuracy_falls_from_that_of_the_network_to_that_of_silence(e, nets):
+    table = nl.coded(nets["spikes"], e, [0.5], [0.0, 0.45], packets=10).set_index(["network", "level"])
+    silent = nl.right(nl.answers(nets["spikes"], torch.zeros_like(nl.sent(nets["spikes"], e))), e.data.test.y)
+    assert table.loc[("spikes", 0.0), "accuracy"] == pytest.approx(e.accuracy(nets["spikes"]))
+    assert table.loc[("spikes", 0.45), "accuracy"] == pytest.approx(silent)
+    assert table.loc[("jpeg", 0.45), "accuracy"] == pytest.approx(1 / e.data.n_classes)
+    assert table.loc[("spikes", 0.0), "bits"] == 2 * (64 + 32) and table["packet"].tolist() == [1, 1, 0, 0]
+    assert table.loc[("jpeg", 0.0), "bits"] > 10 * table.loc[("spikes", 0.0), "bits"]  # header and all
+
+
+def test_early_exit_by_hand():
+    """Three steps, two samples: the first is sure at once, the second only with the second step's help."""
+    logits = torch.tensor([[[9.0, 0.0], [0.1, 0.0]], [[0.0, 9.0], [0.0, 9.0]], [[0.0, 9.0], [0.0, 9.0]]])
+    table = nl.early_exit(logits, torch.tensor([0, 1]), [0.5, 0.95, 2.0], bits_a_step=10).set_index("threshold")
+    assert table["steps"].tolist() == [1.0, 1.5, 3.0] and table["bits"].tolist() == [10.0, 15.0, 30.0]
+    assert table["accuracy"].tolist() == [0.5, 1.0, 0.5]  # with all steps the first sample's mean is at class 1
+
+
+def test_exits_of_networks_and_links(e, nets):
+    links = [channel("bsc", ber=x) for x in (0.0, 0.3)]
+    table = nl.exits({"spikes": nets["spikes"]}, e, links, [0.0, 2.0])
+    assert table["steps"].tolist() == [1, 2, 1, 2] and table["bits"].tolist() == [32, 64, 32, 64]
+    assert table["accuracy"].iloc[1] == pytest.approx(e.accuracy(nets["spikes"]))
+    assert table["level"].tolist() == [0.0, 0.0, 0.3, 0.3]
+
+
+def test_lossless_sizes_against_the_entropy_of_the_rate(e, nets):
+    table = nl.lossless({"spikes": nets["spikes"]}, e, ["tensor", "neuron"], samples=10).set_index("context")
+    rate = nl.sent(nets["spikes"], e)[:, :10].float().mean().item()
+    fitted = nl.sent(nets["spikes"], e, "validation").float().mean().item()
+    cross = entropy([rate, 1 - rate], base=2) + entropy([rate, 1 - rate], [fitted, 1 - fitted], base=2)
+    assert table.loc["tensor", "ideal"] == pytest.approx(cross * 8, rel=0.02)  # 64 bits: H bits each, 8 to a byte
+    assert table.loc["tensor", "rate"] == pytest.approx(rate) and table.loc["tensor", "packed"] == 8
+    assert table.loc["tensor", "model"] == 2 and table.loc["neuron", "model"] == 2 * 3 * 32
+    assert table.loc["tensor", "framed"] - table.loc["tensor", "actual"] == pytest.approx(HEADER_BYTES)
+
+
+def test_one_wrong_bit_damages_coded_spikes_more_than_packed_ones():
+    spikes = (torch.rand(2, 30, 4, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    table = nl.damage(spikes, fit(spikes, "tensor"))
+    assert table["bit"].between(0, 1).all() and table["wrong"].dropna().between(0, 1).all()
+    assert table["wrong"].mean() > 0.05 > 1 / spikes[:, 0].numel()
+    assert isinstance(table, pd.DataFrame) and len(table) == 30
