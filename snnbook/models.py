@@ -132,8 +132,9 @@ def _resnet(name, activation, norm, n_classes, shape, width, order, blocks) -> N
     return Network(stem, nn.Sequential(*body), head)
 
 
-def initialise(net: nn.Module, generator: torch.Generator | None) -> None:
-    """He-normal convolutions (fan-out), normal linear layers (fan-in), zero biases, from ``generator``."""
+def initialise(net: nn.Module, seed: int) -> nn.Module:
+    """``net`` with He-normal convolutions (fan-out), normal linear layers (fan-in) and zero biases from ``seed``."""
+    generator = torch.Generator().manual_seed(seed)
     for m in net.modules():
         if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             fan = m.weight[:, 0].numel() if isinstance(m, nn.Conv2d) else m.weight[0].numel()
@@ -141,6 +142,7 @@ def initialise(net: nn.Module, generator: torch.Generator | None) -> None:
                 m.weight.normal_(0, fan**-0.5 if isinstance(m, nn.Linear) else (2 / fan) ** 0.5, generator=generator)
                 if m.bias is not None:
                     m.bias.zero_()
+    return net
 
 
 def _check_names(**given: str) -> None:
@@ -219,6 +221,6 @@ def build(
         net = _vgg(name, make, norms, n_classes, shape, width, pool, head)
     else:
         net = _resnet(name, make, norms, n_classes, shape, width, order, blocks)
-    initialise(net, torch.Generator().manual_seed(seed))
+    initialise(net, seed)
     net.time_steps = time_steps
     return net

@@ -555,7 +555,7 @@ class NoisyChannels(BottleneckNetworks):
     quality: int = field(75, "quality of JPEG images that are sent in the place of spikes", low=1, high=100)
     penalty: float = field(0.2, "weight of the entropy of firing rates in the loss", low=0, high=100)
     confidences: list[float] = field([0.5, 0.7, 0.9, 0.99], "confidences at which the server answers", low=0, high=1)
-    draws: int = field(3, "times that the test images are sent at each level of noise", low=1, high=1000)
+    draws: int = field(2, "times that the test images are sent at each level of noise", low=1, high=1000)
 
 
 @dataclass(frozen=True)
@@ -577,5 +577,5 @@ class CoInference(BottleneckNetworks):
     stall: float = field(0.8, "seconds that a process hangs", low=0.05, high=60)
     confidence: float = field(0.9, "class probability from which the server asks for no further steps", low=0, high=1)
     thresholds: list[float] = field(
-        [0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0], "confidences to compare", low=0, high=1
+        [0.3, 0.5, 0.8, 0.9, 0.95, 0.99, 1.0], "confidences to compare", low=0, high=1
     )

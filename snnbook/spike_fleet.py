@@ -192,48 +192,45 @@ def over_windows(fleet: Fleet, windows: Sequence[int], samples: Sequence[int], r
     return table.loc[table.groupby("window")["per_second"].idxmax()].reset_index(drop=True)
 
 
-def timeline(table: pd.DataFrame, window: int) -> pd.DataFrame:
-    """When which stage worked on which sample, from measured durations of a device that drives itself.
-
-    The device begins a sample when it is done with the one before and fewer than ``window`` are on their way; these are
-    the earliest times that the durations allow.
+def timeline(table: pd.DataFrame) -> pd.DataFrame:
+    """When which stage worked on which sample of a device that drives itself.
 
     Args:
         table: of :class:`snnbook.link.measure.Measured`, in the order of the samples, from ``Fleet.walk``.
-        window: samples on their way at most.
 
     Returns:
-        Milliseconds: ``sample``, ``start`` and ``computed`` on the device, ``sending`` to ``received`` on the link with
-        all waiting in between, then the server until ``answered``.
+        Milliseconds since the first: ``sample``, ``start`` and ``computed`` on the device, ``sending`` to ``received``
+        on the link, which carries one sample at a time and includes all other waiting, then the server until
+        ``answered``.
     """
-    check("window", window, window >= 1, "at least 1")
     rows: list[dict[str, float]] = []
-    for i, r in enumerate(table.itertuples()):
-        start = max(rows[-1]["computed"] if rows else 0.0, rows[i - window]["answered"] if i >= window else 0.0)
-        computed, answered = start + r.device_ms, start + r.latency_ms
+    for r in table.itertuples():
+        computed, answered = r.start_ms + r.device_ms, r.start_ms + r.latency_ms
         sending = max(computed, rows[-1]["received"] if rows else 0.0)
         received = max(sending, answered - r.server_ms)
-        row = {"start": start, "computed": computed, "sending": sending, "received": received, "answered": answered}
-        rows.append({"sample": r.sample, **row})
+        row = {"start": r.start_ms, "computed": computed, "sending": sending, "received": received}
+        rows.append({"sample": r.sample, **row, "answered": answered})
     return pd.DataFrame(rows)
 
 
 @contextmanager
 def stalled(pid: int, after: float, seconds: float) -> Iterator[None]:
     """Stop a process (SIGSTOP) ``after`` seconds, and let it go on ``seconds`` later, or at the end of the block."""
-    timers = [
-        threading.Timer(after, os.kill, (pid, signal.SIGSTOP)),
-        threading.Timer(after + seconds, os.kill, (pid, signal.SIGCONT)),
-    ]
-    for timer in timers:
-        timer.start()
+    over = threading.Event()
+
+    def stop_and_go() -> None:
+        if not over.wait(after):
+            os.kill(pid, signal.SIGSTOP)
+            over.wait(seconds)
+            os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=stop_and_go)
+    thread.start()
     try:
         yield
     finally:
-        for timer in timers:
-            timer.cancel()
-            timer.join()
-        os.kill(pid, signal.SIGCONT)
+        over.set()
+        thread.join()
 
 
 def tally(phase: str, measured, before: dict, after: dict, expected: Tensor) -> dict[str, object]:

@@ -46,9 +46,8 @@ def test_windows_are_held_against_the_link():
     assert right.lines[0].get_xydata().tolist() == [[1, 50], [4, 100]]
 
 
-def test_early_exit_marks_what_processes_reached():
+def test_early_exit_shows_the_confidence_of_each_point():
     table = pd.DataFrame({"threshold": [0.5, 0.9], "steps": [1.0, 1.5], "accuracy": [0.8, 0.9]})
-    (axis,) = plots.early_exit_curve(table, (1.4, 0.85)).axes
+    (axis,) = plots.early_exit_curve(table).axes
     assert axis.lines[0].get_xydata().tolist() == [[1, 80], [1.5, 90]]
-    assert axis.lines[1].get_xydata().tolist() == [[1.4, 85]]
-    assert len(plots.early_exit_curve(table).axes[0].lines) == 1
+    assert [t.get_text() for t in axis.texts] == ["0.5", "0.9"]

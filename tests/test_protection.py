@@ -114,7 +114,8 @@ def test_random_state_is_left_alone():
 
 @pytest.mark.parametrize(
     "options",
-    [{"payload_bytes": 0}, {"rate": 0.1}, {"rate": 0.95}, {"packet_bytes": 0}, {"packet_bytes": 480}, {"iterations": 0}],
+    [{"payload_bytes": 0}, {"rate": 0.1}, {"rate": 0.95}, {"packet_bytes": 0}, {"packet_bytes": 480},
+     {"iterations": 0}],  # fmt: skip
 )
 def test_numbers_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):

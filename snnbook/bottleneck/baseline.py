@@ -76,7 +76,7 @@ def codec(
     encoder = [reduction(feature[0], channels, stride), nn.BatchNorm2d(channels), nn.Sigmoid(), Quantise(bits)]
     decoder = [expansion(channels, feature[0], stride), nn.BatchNorm2d(feature[0]), nn.ReLU()]
     both = nn.ModuleList([nn.Sequential(*encoder), nn.Sequential(*decoder)])
-    initialise(both, torch.Generator().manual_seed(seed))
+    initialise(both, seed)
     return both, report(split_point, feature, payload, bits, both)
 
 

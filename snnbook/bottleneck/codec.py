@@ -101,7 +101,7 @@ def codec(
     encoder = [*entry, reduction(feature[0], channels, stride), norm[0], copy.deepcopy(example)]
     decoder = [expansion(channels, feature[0], stride), norm[1], copy.deepcopy(example)]
     both = nn.ModuleList([nn.Sequential(*encoder), nn.Sequential(*decoder)])
-    initialise(both, torch.Generator().manual_seed(seed))
+    initialise(both, seed)
     return both, report(split_point, feature, payload, net.time_steps, both)
 
 

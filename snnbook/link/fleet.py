@@ -71,7 +71,7 @@ def _walker(pipe, **arguments) -> None:
     """Walk, then hand over each answer as JSON and as the message that it came in."""
     answered, seconds = walk_part(**arguments)
     for a in answered:
-        pipe.send_bytes(json.dumps([a.index, a.seconds, a.tries, seconds]).encode())
+        pipe.send_bytes(json.dumps([a.index, a.seconds, a.tries, a.started, seconds]).encode())
         pipe.send_bytes(encode(a.answer.to_message()))
 
 
@@ -80,9 +80,9 @@ def _collect(pipe) -> tuple[list[Answered], float]:
     answered, seconds = [], 0.0
     try:
         while True:
-            index, latency, tries, seconds = json.loads(pipe.recv_bytes())
+            index, latency, tries, started, seconds = json.loads(pipe.recv_bytes())
             answer = Answer.from_message(decode(pipe.recv_bytes()))
-            answered.append(Answered(index, answer, latency, tries))
+            answered.append(Answered(index, answer, latency, tries, started))
     except EOFError:
         return answered, seconds
 

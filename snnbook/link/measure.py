@@ -40,7 +40,7 @@ class Measured:
         """One row a sample.
 
         ``sample``, ``prediction`` (argmax of the logits' mean over T'), ``steps`` T', ``mask`` of the received parts,
-        ``received`` their number, ``partial``, ``latency_ms`` end to end, ``device_ms`` of the slowest device's
+        ``received`` their number, ``partial``, ``start_ms`` of the request since the first, ``latency_ms`` end to end, ``device_ms`` of the slowest device's
         computing, ``server_ms`` of the server's, ``overhead_ms`` = latency − device, ``payload_bytes``,
         ``framed_bytes``, ``tries``.
         """
@@ -67,6 +67,7 @@ def _row(a: Answered) -> dict[str, object]:
         "mask": answer.mask,
         "received": answer.mask.bit_count(),
         "partial": answer.partial,
+        "start_ms": 1e3 * a.started,
         "latency_ms": 1e3 * a.seconds,
         "device_ms": device,
         "server_ms": answer.server_micros / 1e3,

@@ -56,12 +56,16 @@ class _Way:
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer to sample ``index``, ``seconds`` after its request was begun and sent ``tries`` times."""
+    """An answer to sample ``index``, ``seconds`` after its request was begun and sent ``tries`` times.
+
+    It was begun ``started`` seconds after the walk.
+    """
 
     index: int
     answer: Answer
     seconds: float
     tries: int
+    started: float = 0.0
 
 
 class Walk:
@@ -95,7 +99,7 @@ class Walk:
         self.request = fresh_request() if request is None else request
         self._left = list(reversed(samples))
         self._ways: dict[int, _Way] = {}
-        self._last = time.monotonic()
+        self._began = self._last = time.monotonic()
         self.found: list[Answered] = []
         self.again = 0
         self.seconds = 0.0
@@ -110,7 +114,7 @@ class Walk:
             TimeoutError: if nothing is answered for ``patience`` seconds.
         """
         self._meet()
-        started = time.monotonic()
+        self._began = started = time.monotonic()
         while self._left or self._ways:
             free = bool(self._left) and len(self._ways) < self.window
             if free:
@@ -165,7 +169,8 @@ class Walk:
         except BadMessage:
             return
         way, self._last = self._ways.pop(m.sample), time.monotonic()
-        self.found.append(Answered(way.index, answer, self._last - way.started, way.tries))
+        started = way.started - self._began
+        self.found.append(Answered(way.index, answer, self._last - way.started, way.tries, started))
 
     def _retry(self) -> None:
         """Send again what is overdue, after a hello in case the server has forgotten the asker."""

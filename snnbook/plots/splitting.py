@@ -263,7 +263,7 @@ def split_trade_offs(table: pd.DataFrame, unsplit: dict[str, float], quantities:
                 ax.plot(x, 100 * rows["accuracy"], color=colour, marker=marker, mfc=fill, ms=5, lw=0.9, label=label)
         ax.plot(100, 100 * unsplit["accuracy"], "*", color="black", ms=11, label="unsplit")
         ax.set(xscale="log", xlabel=f"{QUANTITIES[quantity][0].split(',')[0]},\n% of unsplit")
-        ax.set_xticks([5, 10, 20, 50, 100, 200, 500], ["5", "10", "20", "50", "100", "200", "500"])
+        ax.set_xticks([5, 20, 100, 500], ["5", "20", "100", "500"])
         ax.minorticks_off()
     axes[0, 0].set_ylabel("test accuracy, %")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)

@@ -20,10 +20,11 @@ from .. import store
 from ..checks import check, check_choice
 from ..data import Data, Split
 from ..data.core import SPLITS, Augment
+from ..models import initialise
 from ..network import Network
 from .partition import Parts
 from .prune import first_linear
-from .submodel import device_part, initialise, linear_stack, server_part
+from .submodel import device_part, linear_stack, server_part
 
 #: Samples of a batch where features are computed and measured.
 BATCH = 256

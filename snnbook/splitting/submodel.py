@@ -18,20 +18,9 @@ from ..checks import check
 from ..counts import count
 from ..data import Data, Split
 from ..data.core import SPLITS
+from ..models import initialise
 from ..network import Network
 from .prune import chain, first_linear
-
-
-def initialise(module: nn.Module, seed: int) -> nn.Module:
-    """``module``, its linear layers with weights of variance 1/inputs from ``seed`` and without bias to begin with."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for m in module.modules():
-            if isinstance(m, nn.Linear):
-                m.weight.normal_(0, m.in_features**-0.5, generator=generator)
-                if m.bias is not None:
-                    m.bias.zero_()
-    return module
 
 
 def linear_stack(sizes: Sequence[int], dropout: Sequence[float]) -> list[nn.Module]:
