@@ -40,9 +40,9 @@ class Measured:
         """One row a sample.
 
         ``sample``, ``prediction`` (argmax of the logits' mean over T'), ``steps`` T', ``mask`` of the received parts,
-        ``received`` their number, ``partial``, ``start_ms`` of the request since the first, ``latency_ms`` end to end, ``device_ms`` of the slowest device's
-        computing, ``server_ms`` of the server's, ``overhead_ms`` = latency − device, ``payload_bytes``,
-        ``framed_bytes``, ``tries``.
+        ``received`` their number, ``partial``, ``start_ms`` of the request since the first, ``latency_ms`` end to end,
+        ``device_ms`` of the slowest device's computing, ``server_ms`` of the server's, ``overhead_ms`` = latency −
+        device, ``payload_bytes``, ``framed_bytes``, ``tries``.
         """
         return pd.DataFrame([_row(a) for a in self.answered])
 

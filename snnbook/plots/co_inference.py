@@ -30,6 +30,7 @@ def co_inference_timeline(timelines: Mapping[str, pd.DataFrame]) -> Figure:
                     axis.text((left + right) / 2, lane, str(i), ha="center", va="center", color="white", fontsize=8)
         axis.set_yticks(range(len(STAGES)), [name for name, _, _ in STAGES])
         axis.invert_yaxis()
+        axis.set_axisbelow(True)
         axis.grid(axis="y", visible=False)
         axis.set_title(title, fontsize=10, loc="left")
     axes[-1, 0].set_xlabel("time, ms")
