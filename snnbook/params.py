@@ -417,7 +417,7 @@ class Placement(SplitNetworks):
     """Chapter 22: devices, placements and what they decide."""
 
     notebook: ClassVar[str] = "22_placement"
-    zeta: float = field(95.0, "first pruning threshold that Algorithm 1 tries in percent of zeros", low=0, high=120)
+    zeta: float = field(90.0, "first pruning threshold that Algorithm 1 tries in percent of zeros", low=0, high=120)
     zeta_step: float = field(1.0, "what it takes away before it tries again", low=0.01, high=50)
     zeta_min: float = field(60.0, "last threshold that it tries", low=-100, high=120)
     profiles: list[str] = field(
@@ -425,7 +425,7 @@ class Placement(SplitNetworks):
         "profiles that a fleet is dealt from",
         choices=device_profiles,
     )
-    memory_share: float = field(0.32, "memory of a device as a share of the weights of the unsplit network",
+    memory_share: float = field(0.95, "memory of a device as a share of the largest sub-model at the first zeta",
                                 low=0.001, high=1e9)  # fmt: skip
     rule: str = field(
         "tightest_memory",
