@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .ec_snn import EcSnn, Plan
+from .ec_snn import EcSnn, SplitPlan
 from .network import Network
 from .record import observe
 from .splitting.apoz import ClassZeros
@@ -98,7 +98,7 @@ def _right(net: Network, e: EcSnn, split: str) -> tuple[Tensor, Tensor]:
     return tuple(torch.cat(column) for column in zip(*pairs, strict=True))
 
 
-def crossed(e: EcSnn, plan: Plan, split: str = "test") -> pd.DataFrame:
+def crossed(e: EcSnn, plan: SplitPlan, split: str = "test") -> pd.DataFrame:
     """Accuracy on the classes of each device of a network that is pruned for the classes of each device.
 
     The unsplit network's own head answers. Returns columns ``pruned_for`` (device), ``tested_on``, ``accuracy``.
@@ -131,7 +131,7 @@ def _choices(e: EcSnn, chosen: Masks, classes: Sequence[int], draws: int, seed: 
     return found | ({"other classes": [by(lambda z: z.apoz(others))]} if others else {})
 
 
-def choices(e: EcSnn, plan: Plan, draws: int = 3, seed: int = 0, split: str = "test") -> pd.DataFrame:
+def choices(e: EcSnn, plan: SplitPlan, draws: int = 3, seed: int = 0, split: str = "test") -> pd.DataFrame:
     """Does it matter which filters stay? As many of them in each layer, chosen by other rules.
 
     Args:

@@ -30,7 +30,7 @@ BATCH = 128
 
 
 @dataclass(frozen=True)
-class Plan:
+class SplitPlan:
     """How a network is split: classes of each sub-model, ζ, the floor, and what fills the floor."""
 
     parts: Parts
@@ -141,27 +141,27 @@ class EcSnn:
         min_filters: int = 16,
         partition: str | Parts = "contiguous",
         keep: str = "lowest",
-    ) -> Plan:
-        """A :class:`Plan`, with the parts of a named partition, or with parts that are given."""
+    ) -> SplitPlan:
+        """A :class:`SplitPlan`, with the parts of a named partition, or with parts that are given."""
         named = isinstance(partition, str)
         parts = self.parts(n_devices, partition) if named else check_parts(partition, self.data.n_classes)
-        return Plan(parts, zeta, min_filters, keep)
+        return SplitPlan(parts, zeta, min_filters, keep)
 
-    def masks(self, plan: Plan) -> list[Masks]:
+    def masks(self, plan: SplitPlan) -> list[Masks]:
         """Filters that each sub-model keeps."""
         apoz = [{name: z.apoz(classes) for name, z in self.zeros().items()} for classes in plan.parts]
         return [masks(a, plan.zeta, plan.min_filters, plan.keep) for a in apoz]
 
-    def pruned(self, plan: Plan) -> list[Network]:
+    def pruned(self, plan: SplitPlan) -> list[Network]:
         """The parent without the other filters, for each sub-model; its head as it was, nothing retrained."""
         return [prune(self.parent(), chosen).eval() for chosen in self.masks(plan)]
 
-    def submodels(self, plan: Plan) -> list[Network]:
+    def submodels(self, plan: SplitPlan) -> list[Network]:
         """Each sub-model with a head of its own, retrained on its classes and "other"."""
         nets = self.once(("submodels", plan), lambda: self._retrained(plan))
         return [net.to(pick_device(self.device)) for net in nets]
 
-    def _retrained(self, plan: Plan) -> list[Network]:
+    def _retrained(self, plan: SplitPlan) -> list[Network]:
         nets = []
         for i, (classes, net) in enumerate(zip(plan.parts, self.pruned(plan), strict=True)):
             data = retraining_set(self.data, classes, torch.Generator().manual_seed(self.seed * 1009 + i))
@@ -169,7 +169,7 @@ class EcSnn:
             nets.append(self._twice(fresh, data, None if data.kind == "events" else self.rewarm, self.retrain))
         return nets
 
-    def pruned_ann(self, plan: Plan) -> Network:
+    def pruned_ann(self, plan: SplitPlan) -> Network:
         """The ANN twin with as many filters in each layer as the first sub-model has, those of lowest APoZ, retrained.
 
         Its head is a fresh one, of the same kind as that of the sub-model. It gets the recipes of a sub-model with
@@ -177,7 +177,7 @@ class EcSnn:
         """
         return self.once(("pruned ann", plan), lambda: self._make_pruned_ann(plan)).to(pick_device(self.device))
 
-    def _make_pruned_ann(self, plan: Plan) -> Network:
+    def _make_pruned_ann(self, plan: SplitPlan) -> Network:
         classes, sizes = plan.parts[0], [int(m.sum()) for m in self.masks(plan)[0].values()]
         zeros = class_zeros(self.ann(), self.batches("train"), self.data.n_classes)
         apoz = {name: z.apoz(classes) for name, z in zeros.items()}
@@ -188,13 +188,13 @@ class EcSnn:
             net = net if recipe is None else self._trained(net, data, replace(recipe, epochs=2 * recipe.epochs))
         return net
 
-    def features(self, plan: Plan) -> Data:
+    def features(self, plan: SplitPlan) -> Data:
         """What the server receives for every sample of every split, as a data set."""
         augment = augmentation(self.warm.augment) if self.views else None
         options = {"device": pick_device(self.device), "views": self.views, "augment": augment, "seed": self.seed}
         return self.once(("features", plan), lambda: feature_data(self.submodels(plan), self.data, **options))
 
-    def fused(self, plan: Plan, rule: str = "mlp", hide: float | None = None) -> nn.Sequential:
+    def fused(self, plan: SplitPlan, rule: str = "mlp", hide: float | None = None) -> nn.Sequential:
         """A trained fusion of :meth:`features`; its module ``fuse`` maps [..., ΣF'] to logits [..., K].
 
         ``hide`` in the place of the experiment's own.
@@ -202,7 +202,7 @@ class EcSnn:
         hide = self.hide if hide is None else hide
         return self.once(("fused", plan, rule, hide), lambda: self._make_fused(plan, rule, hide))
 
-    def _make_fused(self, plan: Plan, rule: str, hide: float) -> nn.Sequential:
+    def _make_fused(self, plan: SplitPlan, rule: str, hide: float) -> nn.Sequential:
         subs = [net.cpu() for net in self.submodels(plan)]
         net = fusion(rule, subs, plan.parts, self.data.n_classes, self.width, hide, self.seed)
         if not FUSIONS[rule].trained:
@@ -236,7 +236,7 @@ def experiments(p: SplitNetworks, data: Data) -> list[EcSnn]:
     return [experiment(p, data, seed) for seed in range(p.seed, p.seed + p.repeats)]
 
 
-def plan(p: SplitNetworks, e: EcSnn, **changes) -> Plan:
+def plan(p: SplitNetworks, e: EcSnn, **changes) -> SplitPlan:
     """The plan of a chapter's parameters; ``changes`` of n_devices, zeta, min_filters, partition or keep."""
     given = {n: getattr(p, n) for n in ("n_devices", "zeta", "min_filters", "partition")}
     return e.plan(**(given | changes))

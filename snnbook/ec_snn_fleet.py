@@ -14,22 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from . import store
-from .ec_snn import EcSnn
-from .ec_snn import Plan as Split
+from .ec_snn import EcSnn, SplitPlan
 from .ec_snn_tables import device_parts, host_latency, pools, sweep
 from .link.folder import Plan, Sensor, part_file, read_plan, write_fleet
 from .link.parts import Fuse
 from .splitting.submodel import payload_shape
 
 
-def server(e: EcSnn, split: Split, rule: str = "mlp") -> Fuse:
+def server(e: EcSnn, split: SplitPlan, rule: str = "mlp") -> Fuse:
     """What the server runs: a pool for each device, then the fusion ``rule``."""
     shapes = [payload_shape(net, e.shape)[1:] for net in e.submodels(split)]
     fuse = e.fused(split, rule).cpu().fuse
     return Fuse(nn.ModuleList(pools(e, split)), fuse, shapes, e.time_steps).eval()
 
 
-def write(folder: Path | str, e: EcSnn, split: Split, rule: str = "mlp", samples: int = 100, **plan) -> Plan:
+def write(folder: Path | str, e: EcSnn, split: SplitPlan, rule: str = "mlp", samples: int = 100, **plan) -> Plan:
     """Write the files of a fleet: sub-models, fusion and the first test samples as the sensors' input.
 
     Args:
@@ -78,7 +77,7 @@ def alone(folder: Path | str, samples: Sequence[int], lost: Sequence[int] = ()) 
 
 
 def over_devices(
-    e: EcSnn, splits: Sequence[Split], rules: Sequence[str], samples: int | None = None, model: str = "45nm_fp32"
+    e: EcSnn, splits: Sequence[SplitPlan], rules: Sequence[str], samples: int | None = None, model: str = "45nm_fp32"
 ) -> pd.DataFrame:
     """What N devices cost and reach, for several N and fusions.
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from . import store
 from .checks import check
 from .counts import count
-from .ec_snn import EcSnn, Plan
+from .ec_snn import EcSnn, SplitPlan
 from .energy import ann_operations, count_operations, joules
 from .evaluate import accuracy
 from .network import Network
@@ -55,7 +55,7 @@ def _recalls(found: Tensor, label: Tensor) -> dict[str, float]:
     }
 
 
-def recovery(e: EcSnn, plan: Plan, split: str = "test") -> pd.DataFrame:
+def recovery(e: EcSnn, plan: SplitPlan, split: str = "test") -> pd.DataFrame:
     """How well each sub-model tells its classes from each other and from "other": before, after pruning, retrained.
 
     Before retraining the parent's own head answers; any class outside C_i counts as "other".
@@ -96,7 +96,7 @@ def dense_macs(net: Network, shape: tuple[int, int, int], static: bool) -> float
     return float((table["macs"] * times).sum())
 
 
-def sizes(e: EcSnn, plan: Plan) -> pd.DataFrame:
+def sizes(e: EcSnn, plan: SplitPlan) -> pd.DataFrame:
     """What pruning saves and what the new head saves, apart, and the files that devices hold.
 
     Returns:
@@ -127,7 +127,7 @@ def _size(name: str, net: Network, part: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def costs(e: EcSnn, plan: Plan, samples: int | None = None, model: str = "45nm_fp32") -> pd.DataFrame:
+def costs(e: EcSnn, plan: SplitPlan, samples: int | None = None, model: str = "45nm_fp32") -> pd.DataFrame:
     """Spikes, operations, joules and bits of one sample, device by device, as measured on test samples.
 
     Args:
@@ -196,7 +196,7 @@ def _seconds(call: Callable[[], object], repeats: int) -> float:
     return median(times)
 
 
-def host_latency(e: EcSnn, plan: Plan, rule: str = "mlp", repeats: int = 20) -> pd.DataFrame:
+def host_latency(e: EcSnn, plan: SplitPlan, rule: str = "mlp", repeats: int = 20) -> pd.DataFrame:
     """Seconds for one sample over all T steps on this machine's CPU, batch 1, one part after the other, no link.
 
     Returns:
@@ -215,7 +215,7 @@ def host_latency(e: EcSnn, plan: Plan, rule: str = "mlp", repeats: int = 20) -> 
 
 
 def latencies(
-    e: EcSnn, plan: Plan, profile: str = "raspberry_pi_4b", rule: str = "mlp", repeats: int = 20
+    e: EcSnn, plan: SplitPlan, profile: str = "raspberry_pi_4b", rule: str = "mlp", repeats: int = 20
 ) -> pd.DataFrame:
     """Seconds for one sample: measured on this machine, and computed for a device with its link; they do not mix.
 
@@ -239,7 +239,7 @@ def latencies(
     return table
 
 
-def original_and_pruned(e: EcSnn, plan: Plan, samples: int | None = None, repeats: int = 20) -> pd.DataFrame:
+def original_and_pruned(e: EcSnn, plan: SplitPlan, samples: int | None = None, repeats: int = 20) -> pd.DataFrame:
     """ANN and SNN before and after pruning on one device, as in Fig 2 of EC-SNN.
 
     Args:
@@ -270,7 +270,7 @@ def original_and_pruned(e: EcSnn, plan: Plan, samples: int | None = None, repeat
     return pd.DataFrame(rows, columns=["network", "state", "accuracy", "atsan", "seconds"])
 
 
-def fused_accuracy(e: EcSnn, plan: Plan, rules: Sequence[str] = ("mlp",), split: str = "test") -> pd.DataFrame:
+def fused_accuracy(e: EcSnn, plan: SplitPlan, rules: Sequence[str] = ("mlp",), split: str = "test") -> pd.DataFrame:
     """Accuracy of the unsplit network and of fusions of its sub-models: ``fusion`` ("unsplit", ...), ``accuracy``."""
     device = pick_device(e.device)
     rows = [("unsplit", accuracy(e.parent(), e.data, split, device=device))]
@@ -279,7 +279,7 @@ def fused_accuracy(e: EcSnn, plan: Plan, rules: Sequence[str] = ("mlp",), split:
 
 
 def trade_off(
-    e: EcSnn, plan: Plan, rule: str = "mlp", samples: int | None = None, model: str = "45nm_fp32"
+    e: EcSnn, plan: SplitPlan, rule: str = "mlp", samples: int | None = None, model: str = "45nm_fp32"
 ) -> dict[str, float]:
     """One point of a sweep: accuracy, and what the largest device and all devices together need for a sample.
 
@@ -298,13 +298,13 @@ def trade_off(
     return row
 
 
-def sweep(e: EcSnn, plans: Sequence[Plan], rule: str = "mlp", **options) -> pd.DataFrame:
+def sweep(e: EcSnn, plans: Sequence[SplitPlan], rule: str = "mlp", **options) -> pd.DataFrame:
     """:func:`trade_off` of several plans: columns ``n_devices``, ``zeta`` and those of a point."""
     points = [{"n_devices": len(p.parts), "zeta": p.zeta} | trade_off(e, p, rule, **options) for p in plans]
     return pd.DataFrame(points)
 
 
-def _dense(e: EcSnn, plan: Plan) -> float:
+def _dense(e: EcSnn, plan: SplitPlan) -> float:
     """Dense MACs of one sample of all devices of a plan together, from the sizes of masks."""
     total = 0.0
     for chosen in e.masks(plan):
@@ -313,7 +313,7 @@ def _dense(e: EcSnn, plan: Plan) -> float:
     return total
 
 
-def one_as_large(e: EcSnn, plan: Plan) -> Plan:
+def one_as_large(e: EcSnn, plan: SplitPlan) -> SplitPlan:
     """A plan for one device that computes about as much as all devices of ``plan`` together: a control for splitting.
 
     Same ζ; the floor is raised until dense MACs are at least those of the others, or all filters stay.
@@ -324,17 +324,17 @@ def one_as_large(e: EcSnn, plan: Plan) -> Plan:
     return next((p for p in alone if _dense(e, p) >= wanted), replace(plan, parts=classes, min_filters=most))
 
 
-def pools(e: EcSnn, plan: Plan) -> list[nn.Sequential]:
+def pools(e: EcSnn, plan: SplitPlan) -> list[nn.Sequential]:
     """What the server does with each device's spikes before fusion."""
     return [server_part(net) for net in e.submodels(plan)]
 
 
-def device_parts(e: EcSnn, plan: Plan) -> list[Network]:
+def device_parts(e: EcSnn, plan: SplitPlan) -> list[Network]:
     """What each device runs."""
     return [device_part(net) for net in e.submodels(plan)]
 
 
-def feature_bits(e: EcSnn, plan: Plan) -> int:
+def feature_bits(e: EcSnn, plan: SplitPlan) -> int:
     """Bits of all devices together for one sample."""
     return sum(payload_bits(net, e.shape) for net in e.submodels(plan))
 

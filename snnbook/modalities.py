@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from . import ec_snn
 from .checks import check
 from .data import Data
-from .ec_snn import EcSnn, Plan
+from .ec_snn import EcSnn, SplitPlan
 from .ec_snn_tables import costs, fused_accuracy
 from .energy import fan_out
 from .evaluate import accuracy
@@ -162,7 +162,7 @@ def first_spikes(e: EcSnn, index: int) -> Tensor:
     return _upright(e.data, kept[0])
 
 
-def filters(e: EcSnn, plan: Plan) -> pd.DataFrame:
+def filters(e: EcSnn, plan: SplitPlan) -> pd.DataFrame:
     """Zeros and pruning, layer by layer.
 
     Returns:
@@ -180,7 +180,7 @@ def filters(e: EcSnn, plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "layer", "filters", "apoz", "above", "pruned"])
 
 
-def kept(e: EcSnn, plan: Plan, zetas: Sequence[float]) -> pd.DataFrame:
+def kept(e: EcSnn, plan: SplitPlan, zetas: Sequence[float]) -> pd.DataFrame:
     """Share of filters that stay under other thresholds than the plan's: columns ``dataset``, ``zeta``, ``kept``."""
     rows = []
     for zeta in zetas:
@@ -190,7 +190,7 @@ def kept(e: EcSnn, plan: Plan, zetas: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "zeta", "kept"])
 
 
-def split(e: EcSnn, plan: Plan, rule: str = "mlp", samples: int | None = None, model: str = "45nm_fp32") -> dict:
+def split(e: EcSnn, plan: SplitPlan, rule: str = "mlp", samples: int | None = None, model: str = "45nm_fp32") -> dict:
     """Accuracy and costs of one experiment under one plan, as one row.
 
     Returns:

@@ -11,7 +11,7 @@ from tiny import blobs, same_state
 
 from snnbook import cache, ec_snn, ec_snn_tables, store
 from snnbook.counts import count
-from snnbook.ec_snn import EcSnn, Plan
+from snnbook.ec_snn import EcSnn, SplitPlan
 from snnbook.energy import count_operations, joules
 from snnbook.evaluate import accuracy
 from snnbook.models import build
@@ -83,7 +83,7 @@ def test_zeros_are_those_of_the_training_split(e):
 
 
 def test_plans_and_masks(e, plan):
-    assert plan == Plan(((0, 1), (2, 3)), 92.0, 3, "lowest")
+    assert plan == SplitPlan(((0, 1), (2, 3)), 92.0, 3, "lowest")
     assert e.plan(2, partition=[[3, 0], [1, 2]]).parts == ((0, 3), (1, 2))
     for bad in ({"n_devices": 5}, {"n_devices": 2, "partition": "random"}, {"n_devices": 2, "partition": [[0]]}):
         with pytest.raises(ValueError, match="n_parts|partition|parts"):
