@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -94,6 +95,8 @@ def trained(
 ) -> pd.DataFrame:
     """Give ``net`` its trained weights: from the cache, or by training now, which goes on after a kill.
 
+    Of several processes that ask for the same network at once, one trains and the others wait for it.
+
     Args:
         net: the network at its start; changed in place, left in eval mode.
         data: data set.
@@ -110,17 +113,27 @@ def trained(
     folder = folder or cache_folder()
     name = key(net, data, recipe)
     path = folder / f"{name}.safetensors"
-    if path.exists():
-        history = _load(net, path)
-        net.eval()
-        return history
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / f"{name}.checkpoint"
+    if not path.exists():
+        lock = path.with_suffix(".lock")
+        with FileLock(lock):
+            try:
+                if not path.exists():
+                    return _train_and_keep(net, data, recipe, path, device)
+            finally:  # a new lock of somebody who comes between finds the network, or trains it
+                lock.unlink(missing_ok=True)
+    history = _load(net, path)
+    net.eval()
+    return history
+
+
+def _train_and_keep(net: nn.Module, data: Data, recipe: Recipe, path: Path, device: str) -> pd.DataFrame:
+    checkpoint = path.with_suffix(".checkpoint")
     history = fit(net, data, recipe, checkpoint=checkpoint, device=device)
     state = {k: v.contiguous() for k, v in net.state_dict().items()}
     with atomic(path) as part:
         about = {"history": json.dumps(history.to_dict("records")), "state": state_hash(net)}
         save_file(state, part, metadata=about)
-    for left in (checkpoint, *folder.glob(f"{name}.*.part")):  # parts are of processes killed while they wrote
+    for left in (checkpoint, *path.parent.glob(f"{path.stem}.*.part")):  # parts of processes killed while they wrote
         left.unlink(missing_ok=True)
     return history

@@ -1,5 +1,7 @@
 import dataclasses
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,36 @@ def test_a_network_from_the_cache_leads_to_the_same_keys_later_on(data, tmp_path
         batches = list(data.batches("calibration", 256))
         found.append((net(batches[0][0]), key(quantised(net, batches, 4, 0.5), data, RECIPE)))
     assert torch.equal(found[0][0], found[1][0]) and found[0][1] == found[1][1]
+
+
+def test_several_that_want_the_same_network_train_it_once(data, monkeypatch, tmp_path):
+    trainings, start = [], threading.Barrier(3)
+
+    def slow_fit(*args, **options):
+        trainings.append(args)
+        time.sleep(0.2)
+        return train.fit(*args, **options)
+
+    def want(net):
+        start.wait()
+        trained(net, data, RECIPE, folder=tmp_path)
+
+    monkeypatch.setattr(cache, "fit", slow_fit)
+    nets = [small_net() for _ in range(3)]
+    threads = [threading.Thread(target=want, args=(net,)) for net in nets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(trainings) == 1 and all(same_state(nets[0], net) for net in nets[1:])
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_the_lock_of_a_killed_training_stops_nobody(data, tmp_path):
+    net = small_net()
+    (tmp_path / f"{key(net, data, RECIPE)}.lock").touch()
+    trained(net, data, RECIPE, folder=tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 
 def test_the_cache_trains_as_fit_does(data, tmp_path):

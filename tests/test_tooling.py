@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -28,7 +29,7 @@ def load(name: str):
     return module
 
 
-bootstrap, build, pages = load("bootstrap"), load("build"), load("snnbook_pages")
+bootstrap, build, execute, pages = (load(name) for name in ("bootstrap", "build", "execute", "snnbook_pages"))
 
 
 def sentence(raised) -> str:
@@ -403,3 +404,53 @@ def test_stored_notebooks_and_results_are_small():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
     big = {name: (ROOT / name).stat().st_size for name in listed if name and (ROOT / name).is_file()}
     assert not {name: size for name, size in big.items() if size > 1_500_000}
+
+
+# several notebooks at once
+
+
+@pytest.fixture
+def small_book(tmp_path):
+    """Two parts of notebooks that write down when they begin and end, one that fails and one that runs alone."""
+    import nbformat.v4 as v4
+
+    (tmp_path / "notebooks").mkdir()
+    for name in ("a1", "a2", "b1", "bad", execute.ALONE[0]):
+        code = f"open('log', 'a').write('{name} ')\n" + ("1 / 0" if name == "bad" else f"print('{name}')")
+        notebook = v4.new_notebook(cells=[v4.new_code_cell(code)])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text(v4.writes(notebook))
+    listed = [["a1", "a2"], ["b1", "bad", execute.ALONE[0]], []]
+    parts = [{"chapters": [{"file": f"notebooks/{name}"} for name in part] + [{"file": "book/x"}]} for part in listed]
+    (tmp_path / "_toc.yml").write_text(json.dumps({"parts": parts}))
+    return tmp_path
+
+
+def test_parts_leave_out_pages_and_notebooks_that_measure(small_book):
+    assert [[path.stem for path in part] for part in execute.parts(small_book)] == [["a1", "a2"], ["b1", "bad"]]
+
+
+CASES = [(4, 2, 64, 2), (4, 16, 64, 4), (4, 8, 9, 2), (4, 2, 1, 1)]
+
+
+@pytest.mark.parametrize(("parts", "cores", "gib", "wanted"), CASES)
+def test_parts_at_a_time_fit_cores_and_memory(parts, cores, gib, wanted):
+    assert execute.workers(parts, cores, gib) == wanted
+
+
+def test_notebooks_are_executed_once_and_failures_are_left_to_the_build(small_book, capsys):
+    lines = execute.execute(small_book, 2)
+    assert sorted(line.split(":")[0] for line in lines) == ["a1", "a2", "b1", "bad"]
+    assert [line for line in lines if "failed" in line] == ["bad: failed, will be run again alone"]
+    ran = (small_book / "notebooks" / "log").read_text().split()
+    assert ran.index("a1") < ran.index("a2") and ran.index("b1") < ran.index("bad") and len(ran) == 4
+    assert [line.split(":")[0] for line in execute.execute(small_book, 2)] == ["bad"]
+    from jupyter_cache import get_cache
+
+    cached = get_cache(small_book / "_build" / ".jupyter_cache").list_cache_records()
+    assert sorted(Path(record.uri).stem for record in cached) == ["a1", "a2", "b1"]
+    assert all(record.data["execution_seconds"] > 0 for record in cached)
+
+
+def test_notebooks_that_run_alone_exist():
+    assert all((ROOT / "notebooks" / f"{name}.ipynb").is_file() for name in execute.ALONE)

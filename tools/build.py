@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: What the numbers of executed notebooks depend on beside their own cells.
 CODE = ("snnbook", "results", "requirements.txt")
 #: What the pages depend on.
-INPUTS = (*CODE, "notebooks", "book", "tools/build.py", "tools/snnbook_pages.py", "_config.yml", "_toc.yml")
+TOOLS = ("tools/build.py", "tools/execute.py", "tools/snnbook_pages.py")
+INPUTS = (*CODE, "notebooks", "book", *TOOLS, "_config.yml", "_toc.yml")
 #: Parts of a path that are never an input; the README's picture is taken of the book.
 IGNORED = {"__pycache__", ".ipynb_checkpoints", "readme_page.png"}
 
@@ -61,7 +62,7 @@ def up_to_date(root: Path) -> bool:
 
 
 def jupyter_book(root: Path) -> int:
-    """Run Jupyter Book over the repository's root; its exit status (1 after any warning)."""
+    """Execute notebooks, then run Jupyter Book over the repository's root; its exit status (1 after any warning)."""
     scripts = Path(sys.executable).parent
     environment = {
         **os.environ,
@@ -74,6 +75,7 @@ def jupyter_book(root: Path) -> int:
         "MALLOC_MMAP_THRESHOLD_": "1073741824",
         "MALLOC_TRIM_THRESHOLD_": "1073741824",
     }
+    subprocess.call([sys.executable, "-W", "ignore", str(root / "tools" / "execute.py")], cwd=root, env=environment)
     command = [str(scripts / "jupyter-book"), "build", ".", "-W", "-n", "--keep-going", "--all"]
     return subprocess.call(command, cwd=root, env=environment)
 
