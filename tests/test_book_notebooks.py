@@ -98,8 +98,10 @@ def test_names_of_figures_are_unique():
     assert names and len(set(names)) == len(names)
 
 
-def test_notebooks_define_no_logic(notebook):
+def test_notebooks_define_no_logic_but_solutions(notebook):
     for cell in code_cells(notebook):
+        if "solution" in tags(cell):
+            continue
         defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
         assert not [node.name for node in ast.walk(ast.parse(cell.source)) if isinstance(node, defined)]
 
