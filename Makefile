@@ -6,7 +6,7 @@ NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test lint lab execute bench benchlink benchbook clean distclean
+.PHONY: help env book pdf linkcheck course test lint lab execute bench benchlink benchbook clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,15 @@ env: ## make or update the environment in .venv
 
 book: env ## execute the notebooks and write _build/html/index.html
 	@$(BIN)/python tools/build.py
+
+pdf: env ## print the built book as one file, _build/snnbook.pdf (needs a Chromium)
+	@$(BIN)/python tools/pdf.py
+
+linkcheck: env ## check every link of the built book (LINKS=--external for addresses outside it too)
+	@$(BIN)/python tools/linkcheck.py $(LINKS)
+
+course: book ## write the course into _build/course: notebooks for students and instructors, slides
+	@$(BIN)/python tools/course.py
 
 test: book ## run every test: package, notebooks and pages
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist loadscope --cov=snnbook --cov-fail-under=90

@@ -95,7 +95,8 @@ def trained(
 ) -> pd.DataFrame:
     """Give ``net`` its trained weights: from the cache, or by training now, which goes on after a kill.
 
-    Of several processes that ask for the same network at once, one trains and the others wait for it.
+    Of several processes that ask for the same network at once, one trains and the others wait for it; those that
+    ``torchrun`` started train it together, and the first of them keeps it.
 
     Args:
         net: the network at its start; changed in place, left in eval mode.
@@ -114,6 +115,8 @@ def trained(
     name = key(net, data, recipe)
     path = folder / f"{name}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists() and _together():  # a lock would keep apart what Fabric brings together
+        return _train_and_keep(net, data, recipe, path, device)
     if not path.exists():
         lock = path.with_suffix(".lock")
         with FileLock(lock):
@@ -127,13 +130,24 @@ def trained(
     return history
 
 
+def _together() -> bool:
+    """Whether ``torchrun`` started this process and others."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
 def _train_and_keep(net: nn.Module, data: Data, recipe: Recipe, path: Path, device: str) -> pd.DataFrame:
-    checkpoint = path.with_suffix(".checkpoint")
-    history = fit(net, data, recipe, checkpoint=checkpoint, device=device)
-    state = {k: v.contiguous() for k, v in net.state_dict().items()}
+    history = fit(net, data, recipe, checkpoint=path.with_suffix(".checkpoint"), device=device)
+    if int(os.environ.get("RANK", 0)) == 0 or not _together():
+        _keep(net, history, path)
+    if _together():
+        torch.distributed.barrier()
+    return history
+
+
+def _keep(net: nn.Module, history: pd.DataFrame, path: Path) -> None:
+    checkpoint, state = path.with_suffix(".checkpoint"), {k: v.contiguous() for k, v in net.state_dict().items()}
     with atomic(path) as part:
         about = {"history": json.dumps(history.to_dict("records")), "state": state_hash(net)}
         save_file(state, part, metadata=about)
     for left in (checkpoint, *path.parent.glob(f"{path.stem}.*.part")):  # parts of processes killed while they wrote
         left.unlink(missing_ok=True)
-    return history

@@ -504,6 +504,30 @@ class BottleneckCodec(BottleneckNetworks):
 
 
 @dataclass(frozen=True)
+class CompressionAccuracy(BottleneckNetworks):
+    """Chapter 32: Table 1 on trained networks, the search, and every codec at equal bytes."""
+
+    notebook: ClassVar[str] = "32_compression_accuracy"
+    time_steps: list[int] = field([0], "time steps T with the payloads of Table 1, 0 for its own", low=0, high=64)
+    split_points: list[int] = field([1, 2, 3, 4], "split points, in blocks on the device", low=1, high=64)
+    search_ratios: list[int] = field([16], "further channel reductions to search over, 0 for none", low=0, high=2048)
+    search_strides: list[int] = field([1, 2], "spatial reductions to search over with them", low=1, high=8)
+    search_steps: list[int] = field([2], "numbers of time steps to search over with them", low=1, high=64)
+    limit: float = field(0.03, "largest drop of accuracy, 0 to 1", low=0, high=1)
+    relaxed: float = field(0.04, "largest drop at the split points where the paper relaxed it", low=0, high=1)
+    rate_split_point: int = field(3, "split point of the rate-accuracy curves, 0 for none", low=0, high=64)
+    rate_steps: list[int] = field([2, 4], "numbers of time steps on these curves", low=1, high=64)
+    budgets: list[int] = field([16, 64], "bytes of a payload on them", low=1, high=10**6)
+    bits: list[int] = field([8, 2, 1], "bits an element of BottleNet++ on them", low=1, high=8)
+    keep: float = field(0.25, "share of a wider map that the random mask leaves", low=0.001, high=1)
+    penalty: float = field(0.2, "weight of the entropy of firing rates in the loss of sparse spikes", low=0, high=100)
+    contexts: list[str] = field(["tensor", "previous"], "contexts of the entropy coder",
+                                choices=("tensor", "channel", "previous", "neuron"))  # fmt: skip
+    qualities: list[int] = field([5, 50, 90], "qualities of JPEG and WebP on the input", low=0, high=100)
+    radio: str = field("Wi-Fi", "radio of the device: Wi-Fi or LTE or 3G", choices=("Wi-Fi", "LTE", "3G"))
+
+
+@dataclass(frozen=True)
 class EnergyTables(BottleneckNetworks):
     """Chapter 33: Table 3 as in the paper and with everything counted."""
 
@@ -579,3 +603,35 @@ class CoInference(BottleneckNetworks):
     thresholds: list[float] = field(
         [0.3, 0.5, 0.8, 0.9, 0.95, 0.99, 1.0], "confidences to compare", low=0, high=1
     )
+
+
+@dataclass(frozen=True)
+class Planner(Params):
+    """Chapter 40: where to compute, over all plans of the other chapters."""
+
+    notebook: ClassVar[str] = "40_planner"
+    dataset: str = field("digits", "data set: digits or cifar10 or cifar100", choices=("digits", "cifar10", "cifar100"))
+    data_dir: str = data_dir_field()
+    source: str = field("", "folder of recorded runs to plan on, such as results; empty means to compute")
+    conversion: str = field("", "changed parameters of chapter 13 as name and value with commas between")
+    splitting: str = field("", "changed parameters of chapter 21 likewise")
+    bottleneck: str = field("", "changed parameters of chapter 30 likewise")
+    numbers: list[int] = field([1, 3, 5], "numbers of devices of EC-SNN at the zeta of chapter 23", low=1, high=64)
+    profile: str = field("raspberry_pi_4b", "profile of the edge device by name or as a path that ends in .toml")
+    server: str = field("jetson_nano", "profile of the server likewise")
+    radio: str = field("Wi-Fi", "radio of the device: Wi-Fi or LTE or 3G", choices=("Wi-Fi", "LTE", "3G"))
+    rate: float = field(1e4, "rate of the uplink in bit/s", low=1, high=1e12)
+    rates: list[float] = field([1e3, 1e7], "lowest and highest rate of the figures in bit/s", low=1, high=1e12)
+    header_bytes: int = field(28, "bytes in front of each message (IP and UDP)", low=0, high=10000)
+    shared: bool = field(True, "whether all devices share the rate, as on one radio channel")
+    floor: float = field(0.975, "least accuracy of a plan, 0 to 1", low=0.001, high=1)
+    deadline: float = field(0.05, "most seconds for one sample", low=1e-6, high=1e6)
+    lowest_floor: float = field(0.9, "least accuracy of the maps, 0 to 1", low=0, high=1)
+    memory: float = field(64e3, "bytes for weights on a device whose memory is scarce", low=1, high=1e15)
+    by: str = field("joules", "what the best plan has least of",
+                    choices=("joules", "busiest_joules", "seconds", "bytes"))  # fmt: skip
+    account: str = field("board", "account of the energy: paper or counted or board",
+                         choices=("paper", "counted", "board"))  # fmt: skip
+    seed: int = seed_field()
+    device: str = device_field()
+    out_dir: str = out_dir_field()

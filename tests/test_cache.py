@@ -1,11 +1,15 @@
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import blobs, same_state, small_net
 from torch import nn
 
@@ -284,3 +288,41 @@ def test_folder_of_the_cache(data, monkeypatch, tmp_path):
     monkeypatch.delenv("SNNBOOK_CACHE")
     monkeypatch.setattr(cache, "build_dir", lambda name: tmp_path / "build" / name)
     assert cache.cache_folder() == tmp_path / "build" / "networks"
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from tiny import blobs, small_net
+from snnbook import cache
+from snnbook.train import Recipe
+
+recipe = Recipe(epochs=2, batch_size=16, lr=0.05, precision="fp32")
+folder, fits = Path(sys.argv[1]), []
+fit, cache.fit = cache.fit, lambda *a, **k: fits.append(1) or fit(*a, **k)
+for _ in range(2):
+    net = small_net(norm=False, dropout=0.0)
+    cache.trained(net, blobs(), recipe, folder=folder / "networks")
+assert len(fits) == 1
+save_file(dict(net.state_dict()), folder / f"{torch.distributed.get_rank()}.safetensors")
+"""
+
+
+def test_processes_of_torchrun_train_together_and_keep_one_network(data, tmp_path):
+    """Not one behind the other's lock: that would wait for ever."""
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, tmp_path]
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    kept = list((tmp_path / "networks").iterdir())
+    assert len(kept) == 1 and kept[0].suffix == ".safetensors"
+    one, two = (load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1))
+    assert same_state(one, two) and same_state(one, load_file(kept[0]))
+    alone = small_net(norm=False, dropout=0.0)
+    trained(alone, data, RECIPE, folder=tmp_path / "networks")  # a single process finds it too
+    assert same_state(alone, one)

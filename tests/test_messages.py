@@ -14,6 +14,7 @@ from snnbook.link import garbage as g
 from snnbook.link import messages
 from snnbook.link.answers import Answer
 from snnbook.link.messages import (
+    CODED,
     HEADER_BYTES,
     MAX_PAYLOAD,
     WANTS_ANSWER,
@@ -50,7 +51,7 @@ def features(steps=2, shape=(3, 2, 2), **other) -> Message:
 def test_layout_by_hand():
     """Every byte of one message, written out."""
     m = Message(Kind.FEATURES, 0x0102030405060708, 0x0A0B, 1, 2, (3, 4, 5), 0x01020304, WANTS_ANSWER, b"\xff" * 15)
-    head = bytes.fromhex("534e4e42 01 04 0b0a 0807060504030201 0100 0200 0300 0400 0500 0100 04030201 0f000000")
+    head = bytes.fromhex("534e4e42 02 04 0b0a 0807060504030201 0100 0200 0300 0400 0500 0100 04030201 0f000000")
     crc = struct.pack("<I", zlib.crc32(head + m.payload))
     assert encode(m) == head + crc + m.payload
     assert HEADER_BYTES == len(head) + 4 == 40
@@ -99,8 +100,9 @@ def test_something_behind_it_is_found():
 
 
 @pytest.mark.parametrize("place, value, expected", [
-    (4, 0, "version"), (4, 2, "version"), (5, 0, "kind"), (5, 8, "kind"), (5, 255, "kind"),
-    (26, 2, "flags"), (27, 1, "flags"), (18, 3, "shape"), (18, 0, "shape"), (20, 0, "shape"), (25, 255, "shape"),
+    (4, 0, "version"), (4, 1, "version"), (5, 0, "kind"), (5, 8, "kind"), (5, 255, "kind"),
+    (26, 4, "flags"), (26, 2, "shape"), (27, 1, "flags"),
+    (18, 3, "shape"), (18, 0, "shape"), (20, 0, "shape"), (25, 255, "shape"),
 ])  # fmt: skip
 def test_a_right_checksum_is_not_enough(place, value, expected):
     data = bytearray(encode(features()))
@@ -108,10 +110,18 @@ def test_a_right_checksum_is_not_enough(place, value, expected):
     assert reason(g.checked(bytes(data))) == expected
 
 
+def test_coded_features_are_shorter_than_packed_ones():
+    m = features(2, (1, 4, 4))
+    coded = m._replace(flags=CODED, payload=m.payload[:-1])
+    assert decode(encode(coded)) == coded and decode(encode(coded._replace(payload=b""))).payload == b""
+    assert reason(encode(m._replace(flags=CODED))) == "shape" == reason(encode(m._replace(payload=m.payload[:-1])))
+    assert reason(encode(Message(Kind.ASK, 1, flags=CODED))) == "flags"
+
+
 def test_an_old_version_is_told_apart_before_its_checksum():
     data = bytearray(encode(features()))
     data[4] = 0
-    with pytest.raises(BadMessage, match="version 0; this side speaks 1"):
+    with pytest.raises(BadMessage, match="version 0; this side speaks 2"):
         decode(bytes(data))
 
 

@@ -176,6 +176,23 @@ OTHER = {
         "time_steps": 3,
         "channels": 8,
     },
+    "32_compression_accuracy": {
+        "epochs": 1,
+        "warm_epochs": 1,
+        "codec_epochs": 1,
+        "fine_tune_epochs": 1,
+        "samples": 16,
+        "time_steps": [1],
+        "split_points": [3],
+        "search_ratios": [0],
+        "rate_split_point": 4,
+        "rate_steps": [2],
+        "budgets": [2],
+        "bits": [1],
+        "contexts": ["channel"],
+        "qualities": [50],
+        "radio": "LTE",
+    },
     "33_energy_tables": {
         "epochs": 1,
         "warm_epochs": 1,
@@ -196,6 +213,24 @@ OTHER = {
         "windows": [1, 3],
         "confidence": 0.4,
         "thresholds": [0.2, 0.9],
+    },
+    "40_planner": {
+        "conversion": "model='vgg5', epochs=1, fine_tune_epochs=1, methods=['qcfs', 'srp'], time_steps=[1, 2],"
+        "samples=16",
+        "splitting": "width=0.125, time_steps=2, warm_epochs=1, epochs=1, rewarm_epochs=0, retrain_epochs=1,"
+        "fusion_epochs=1, fusion='probe', numbers=[2], zetas=[95.0], samples=16",
+        "bottleneck": "epochs=1, warm_epochs=1, fine_tune_epochs=1, samples=16, split_points=[2], ratios=[8],"
+        "strides=[1], qualities=[50]",
+        "numbers": [2],
+        "profile": "microcontroller",
+        "radio": "LTE",
+        "rates": [1e4, 1e6],
+        "shared": False,
+        "floor": 0.05,
+        "lowest_floor": 0.01,
+        "deadline": 10.0,
+        "by": "busiest_joules",
+        "account": "counted",
     },
     "34_noisy_channels": {
         "warm_epochs": 1,

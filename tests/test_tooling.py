@@ -374,7 +374,8 @@ def test_everything_that_is_imported_is_pinned(folders, requirements):
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     pinned = set().union(*(pins(file) for file in requirements))
     used = set().union(*(imports(ast.parse(path.read_text())) for path in files))
-    outside = used - sys.stdlib_module_names - {"snnbook"}
+    own = {path.stem for path in (ROOT / "tools").glob("*.py")}
+    outside = used - sys.stdlib_module_names - {"snnbook"} - own
     providers = importlib.metadata.packages_distributions()  # those of make bench may not be installed
     unpinned = {name for name in outside if not {normal(p) for p in providers.get(name, [name])} & pinned}
     assert not unpinned

@@ -2,6 +2,8 @@
 
 import shutil
 import stat
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -95,6 +97,30 @@ def test_a_peer_that_is_gone_is_noticed(listener, connect):
         assert time.monotonic() < until
         time.sleep(0.01)
     assert not listener.send(b"nobody", b"x")
+
+
+SLOW_READER = """
+import time
+from snnbook.link.transport import Listener
+listener = Listener()
+print(listener.address, flush=True)
+time.sleep(2)
+n = 0
+while listener.receive(0.5):
+    n += 1
+print(n)
+"""
+
+
+def test_a_peer_that_floods_and_vanishes_does_not_end_a_slow_server(connect):
+    """libzmq 4.3.5 aborts a process whose own heartbeat is due on a connection that ended while its queue was full."""
+    process = subprocess.Popen([sys.executable, "-c", SLOW_READER], stdout=subprocess.PIPE, text=True)
+    channel = connect(process.stdout.readline().strip())
+    while channel.send(bytes(100_000), 0.2):
+        pass
+    channel.close()
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0 and int(out) > 0
 
 
 def test_queues_are_short(listener, connect):
@@ -287,4 +313,6 @@ def test_socket_options_are_set(listener, connect):
     for socket in (listener.socket, connect().socket):
         assert socket.getsockopt(zmq.MAXMSGSIZE) == HEADER_BYTES + MAX_PAYLOAD
         assert socket.getsockopt(zmq.LINGER) == 0 and socket.getsockopt(zmq.SNDHWM) == HIGH_WATER
-        assert socket.getsockopt(zmq.HEARTBEAT_IVL) == transport.HEARTBEAT_MS
+    assert listener.socket.getsockopt(zmq.HEARTBEAT_IVL) == 0  # see transport.Listener
+    assert connect().socket.getsockopt(zmq.HEARTBEAT_IVL) == transport.HEARTBEAT_MS
+    assert connect().socket.getsockopt(zmq.HEARTBEAT_TTL) == transport.SILENCE_MS

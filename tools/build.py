@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CODE = ("snnbook", "results", "requirements.txt")
 #: What the pages depend on.
 TOOLS = ("tools/build.py", "tools/execute.py", "tools/snnbook_pages.py")
-INPUTS = (*CODE, "notebooks", "book", *TOOLS, "_config.yml", "_toc.yml")
+INPUTS = (*CODE, "notebooks", "book", "CHANGELOG.md", *TOOLS, "_config.yml", "_toc.yml")
 #: Parts of a path that are never an input; the README's picture is taken of the book.
 IGNORED = {"__pycache__", ".ipynb_checkpoints", "readme_page.png"}
 

@@ -79,11 +79,36 @@ def repository_buttons(app, config) -> None:
     """Show the buttons that lead to the repository, if there is one (event ``config-inited``)."""
     options = config.html_theme_options
     if options.get("repository_url"):
-        options.update(use_repository_button=True, use_issues_button=True)
+        buttons = ("repository", "issues", "edit_page", "source")
+        options.update({f"use_{name}_button": True for name in buttons})
         options["launch_buttons"] = {
+            "notebook_interface": "jupyterlab",
             "colab_url": "https://colab.research.google.com",
             "binderhub_url": "https://mybinder.org",
         }
+
+
+def version(app, config) -> None:
+    """Give the book the package's version, and show it at the foot of each page (event ``config-inited``)."""
+    config.version = config.release = snnbook.__version__
+    footer = config.html_theme_options.get("extra_footer", "")
+    config.html_theme_options["extra_footer"] = f"{footer} Version {snnbook.__version__}."
+
+
+def launch_buttons(app, pagename, templatename, context, doctree) -> None:
+    """Lead Colab to the copies with a cell that installs the package (event ``html-page-context``).
+
+    They are on the branch ``colab``, which the workflow ``pages`` writes with tools/colab.py. Pages that are Markdown
+    with code have no launch buttons: neither Colab nor Binder opens those as notebooks.
+    """
+    groups = context.get("header_buttons", [])
+    branch = app.config.html_theme_options.get("repository_branch") or "master"
+    for group in [g for g in groups if g.get("label") == "launch-buttons"]:
+        if not str(app.env.doc2path(pagename)).endswith(".ipynb"):
+            groups.remove(group)
+        for button in group["buttons"]:
+            if button["text"] == "Colab":
+                button["url"] = button["url"].replace(f"/blob/{branch}/", "/blob/colab/", 1)
 
 
 def without_thebe(app, pagename, templatename, context, doctree) -> None:
@@ -101,8 +126,10 @@ def setup(app) -> dict:
     """Connect the events."""
     CodeBlockAnalyser.depart_section = _leave_section
     app.connect("config-inited", repository_buttons, priority=100)
+    app.connect("config-inited", version, priority=100)
     app.connect("source-read", add_api)
     app.connect("html-page-context", without_thebe, priority=900)
+    app.connect("html-page-context", launch_buttons, priority=901)
     app.connect("autodoc-process-docstring", docstring, priority=100)
     app.connect("autodoc-skip-member", skip)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,6 +1,6 @@
 """Check a reader's answer and say in one message what is not right yet.
 
-A checker is a function of the answer. It returns None if the answer is right and raises ``NotYet`` if it is not::
+A checker is a function of the answer. It returns None if the answer is right and raises ``NotYet`` if it is not:
 
     @exercise("ex-01-spike-count", "01_spiking_neurons")
     def spike_count(answer):

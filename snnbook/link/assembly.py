@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..checks import check
+from .coding import SpikeModel, decode
 from .folder import Plan
-from .messages import Message, framed_bytes
+from .messages import CODED, Message, framed_bytes
 from .payload import unpack
 
 #: Answers that are remembered for those who ask again.
@@ -70,6 +72,9 @@ class Assembly:
         self.plan = plan
         self.open: OrderedDict[int, Open] = OrderedDict()
         self._answers: OrderedDict[int, tuple[int, bytes]] = OrderedDict()
+        self._codes = {i: SpikeModel.read(code) for i, code in enumerate(plan.codes) if code is not None}
+        for i, code in self._codes.items():
+            check(f"shape of code {i}", code.shape, code.shape == plan.shapes[i], f"{plan.shapes[i]} as of its part")
 
     def begin(self, sample: int, expected: int, now: float) -> Open | None:
         """Open a sample and wait for the parts in ``expected``; ``None`` if as many as allowed are open."""
@@ -79,7 +84,10 @@ class Assembly:
         return self.open[sample]
 
     def add(self, m: Message) -> str:
-        """Take the features of an open sample: ``taken``, ``duplicate``, or ``shape`` if they are not what is due."""
+        """Take the features of an open sample: ``taken`` or ``duplicate``.
+
+        Else ``shape`` if they are not what is due, or ``code`` if they are coded and cannot be decoded.
+        """
         sample, plan = self.open[m.sample], self.plan
         done = sample.steps.get(m.part, 0)
         if m.shape != plan.shapes[m.part] or m.first + m.steps > plan.time_steps or m.first > done:
@@ -87,15 +95,24 @@ class Assembly:
         if m.first < done:
             return "duplicate"
         try:
-            spikes = unpack(m.payload, (m.steps, 1, *m.shape), plan.emits[m.part])
+            spikes = self._spikes(m)
         except ValueError:
-            return "shape"
+            return "code" if m.flags & CODED else "shape"
         sample.spikes.setdefault(m.part, []).append(spikes)
         sample.steps[m.part] = done + m.steps
         sample.micros[m.part] = max(sample.micros.get(m.part, 0), m.micros)
         sample.payload_bytes += len(m.payload)
         sample.framed_bytes += framed_bytes(len(m.payload))
         return "taken"
+
+    def _spikes(self, m: Message) -> Tensor:
+        """Spikes [T', 1, C, H, W] of features whose shape is right; ValueError if the payload stands for none."""
+        emit = self.plan.emits[m.part]
+        if not m.flags & CODED:
+            return unpack(m.payload, (m.steps, 1, *m.shape), emit)
+        if m.part not in self._codes:
+            raise ValueError(f"part {m.part} has no code")
+        return decode(m.payload, m.steps, self._codes[m.part]).unsqueeze(1).mul_(emit)
 
     def more(self, sample: Open, steps: int) -> None:
         """Wait for ``steps`` further time steps of the parts that have arrived."""

@@ -88,6 +88,34 @@ class SpikeModel:
         """p of each context, float64 [K]."""
         return self.levels / 2.0**self.bits
 
+    def describe(self) -> dict:
+        """As JSON can keep it; :meth:`read` is the inverse."""
+        return {
+            "context": self.context, "shape": list(self.shape), "levels": self.levels.tolist(), "bits": self.bits,
+            "memory": self.memory,
+        }  # fmt: skip
+
+    @classmethod
+    def read(cls, found: dict) -> SpikeModel:
+        """The model that :meth:`describe` described.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        names = {"context", "shape", "levels", "bits", "memory"}
+        check("code", found, isinstance(found, dict) and found.keys() == names, f"a mapping of {sorted(names)}")
+        check_choice("context", found["context"], CONTEXTS)
+        check_choice("bits", found["bits"], (8, 16))
+        memory = found["memory"]
+        check("memory", memory, memory is None or isinstance(memory, float | int) and memory > 0, "None or above 0")
+        shape = tuple(found["shape"])
+        fits = len(shape) == 3 and all(isinstance(n, int) and 1 <= n < 2**16 for n in shape)
+        check("shape", shape, fits, "(C, H, W), each 1 to 65535")
+        levels, size = np.asarray(found["levels"]), CONTEXTS[found["context"]].size(shape)
+        inside = levels.shape == (size,) and levels.dtype.kind == "i" and 1 <= levels.min() <= levels.max()
+        check("levels", levels.shape, inside and levels.max() < 2 ** found["bits"], f"{size} of 1 to 2^bits - 1")
+        return cls(found["context"], shape, levels.astype(np.int64), found["bits"], memory)
+
     def to_bytes(self) -> bytes:
         """The probabilities, ``bits`` each, as little-endian integers: the side information of this model."""
         return self.levels.astype(f"<u{self.bits // 8}").tobytes()

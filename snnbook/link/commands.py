@@ -59,6 +59,9 @@ def _common(p: argparse.ArgumentParser) -> None:
 def _link(p: argparse.ArgumentParser) -> None:
     p.add_argument("--up", type=float, metavar="BIT/S", help="rate of the link towards the server")
     p.add_argument("--down", type=float, metavar="BIT/S", help="rate of the link from the server")
+    p.add_argument("--ber", type=float, default=0.0, help="bits that the link towards the server flips (%(default)s)")
+    p.add_argument("--loss", type=float, default=0.0, help="messages that it loses (%(default)s)")
+    p.add_argument("--noise-seed", type=int, default=0, help="seed of both (%(default)s)")
 
 
 def _asking(p: argparse.ArgumentParser, text: str) -> None:
@@ -84,7 +87,9 @@ def _limit_threads(args) -> None:
 def _rates(args):
     from .shaper import Rate
 
-    return {name: None if (r := getattr(args, name)) is None else Rate(r) for name in ("up", "down")}
+    noise = {"ber": args.ber, "loss": args.loss, "seed": args.noise_seed}
+    up = None if args.up is None and not (args.ber or args.loss) else Rate(args.up or float("inf"), **noise)
+    return {"up": up, "down": None if args.down is None else Rate(args.down)}
 
 
 def _keys(args) -> int:

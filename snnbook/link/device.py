@@ -17,8 +17,10 @@ from torch import Tensor
 
 from .. import store
 from ..checks import check
+from .coding import SpikeModel
+from .coding import encode as encode_spikes
 from .folder import Sensor
-from .messages import WANTS_ANSWER, BadMessage, Kind, Message, decode, encode, row
+from .messages import CODED, WANTS_ANSWER, BadMessage, Kind, Message, decode, encode, row
 from .payload import pack
 from .shaper import Rate
 from .transport import Channel
@@ -45,12 +47,20 @@ class Device:
         sensor: row → sample.
         channel: its socket.
         emit: height of a spike.
+        code: with which spikes are range-coded where that is shorter than packing them; ``None`` packs always.
     """
 
     def __init__(
-        self, part: int, module: Callable[[Tensor], Tensor], sensor: Sensor, channel: Channel, emit: float = 1.0
+        self,
+        part: int,
+        module: Callable[[Tensor], Tensor],
+        sensor: Sensor,
+        channel: Channel,
+        emit: float = 1.0,
+        code: SpikeModel | None = None,
     ):
         self.part, self.module, self.sensor, self.channel, self.emit = part, module, sensor, channel, emit
+        self.code = code
         self._kept: OrderedDict[int, tuple[Tensor, int]] = OrderedDict()
         self.shape = tuple(self.spikes(0)[0].shape)
         self.steps_at_first = self.shape[0]
@@ -69,13 +79,21 @@ class Device:
         return self._kept[sample]
 
     def features(self, sample: int, first: int, steps: int, flags: int = 0) -> Message:
-        """Steps [first, first + steps) of a sample, packed; ValueError for steps outside 0 … T."""
+        """Steps [first, first + steps) of a sample, packed or coded; ValueError for steps outside 0 … T."""
         T = self.shape[0]
         check("steps", (first, steps), 0 <= first < first + steps <= T, f"at least one of 0 to {T}")
         spikes, micros = self.spikes(sample)
-        payload = pack(spikes[first : first + steps], self.emit)
+        payload, coded = self._bits(spikes[first : first + steps])
         shape = tuple(self.shape[2:])
-        return Message(Kind.FEATURES, sample, self.part, first, steps, shape, micros, flags, payload)
+        return Message(Kind.FEATURES, sample, self.part, first, steps, shape, micros, flags | coded, payload)
+
+    def _bits(self, spikes: Tensor) -> tuple[bytes, int]:
+        """Spikes [T', 1, C, H, W] as they are sent, and the flag that says how."""
+        packed = pack(spikes, self.emit)
+        if self.code is None:
+            return packed, 0
+        coded = encode_spikes((spikes[:, 0] == self.emit).float(), self.code)
+        return (coded, CODED) if len(coded) < len(packed) else (packed, 0)
 
     def hello(self) -> None:
         """Say which part this is."""
@@ -214,4 +232,5 @@ def open_device(part_file: Path | str, samples: Path | str, channel: Channel) ->
     module, about = store.load(part_file)
     found = {"part": about.get("part"), "emit": about.get("emit")}
     check(str(part_file), found, isinstance(found["part"], int), "the file of a device's part")
-    return Device(found["part"], module, Sensor(samples), channel, found["emit"] or 1.0)
+    code = None if about.get("code") is None else SpikeModel.read(about["code"])
+    return Device(found["part"], module, Sensor(samples), channel, found["emit"] or 1.0, code)

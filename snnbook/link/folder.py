@@ -1,6 +1,6 @@
 """The folder of a fleet: what each process needs, and nothing of what others need.
 
-    fleet.json                 for the server: T, shapes, deadline, early exit
+    fleet.json                 for the server: T, shapes, deadline, early exit, codes
     server.safetensors         for the server: the module that fuses
     part_<i>.safetensors       for device i: its part of the networks
     samples.safetensors        what the sensors see: x, and labels y if they are known
@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +24,9 @@ from ..checks import check
 from ..runs import atomic
 from .messages import VERSION
 from .payload import packed_bytes
+
+if TYPE_CHECKING:  # the coder's library is loaded where something is coded
+    from .coding import SpikeModel
 
 #: As many parts as an answer has bits for.
 MOST_PARTS = 64
@@ -40,6 +44,8 @@ class Plan:
         emits: height of a spike of each part; all 1 by default.
         first_steps: time steps that devices send at first; 0 means all T.
         confidence: with ``first_steps``: the highest class probability from which no further steps are asked for.
+        codes: of each part the description of a :class:`snnbook.link.coding.SpikeModel`, with which its spikes may
+            be range-coded, or ``None``; none by default.
         version: of the protocol.
 
     Raises:
@@ -53,6 +59,7 @@ class Plan:
     emits: tuple[float, ...] = ()
     first_steps: int = 0
     confidence: float = 1.0
+    codes: tuple[dict | None, ...] = ()
     version: int = VERSION
 
     def __post_init__(self):
@@ -65,6 +72,8 @@ class Plan:
         check("time_steps", self.time_steps, 1 <= self.time_steps < 2**16, "1 to 65535")
         check("deadline", self.deadline, self.deadline > 0, "a positive number of seconds")
         check("in_flight", self.in_flight, self.in_flight >= 1, "at least 1")
+        object.__setattr__(self, "codes", tuple(self.codes) or (None,) * len(self.shapes))
+        check("codes", len(self.codes), len(self.codes) == len(self.shapes), "one code or None for each part")
         check("emits", self.emits, len(self.emits) == len(self.shapes), "one height for each part")
         check("first_steps", self.first_steps, 0 <= self.first_steps <= self.time_steps, f"0 to {self.time_steps}")
         check("confidence", self.confidence, 0 <= self.confidence <= 1, "0 to 1")
@@ -112,6 +121,7 @@ def write_fleet(
     *,
     labels: Tensor | None = None,
     emits: Sequence[float] | None = None,
+    codes: Sequence[SpikeModel | None] | None = None,
     about: dict | None = None,
     **plan,
 ) -> Plan:
@@ -124,6 +134,7 @@ def write_fleet(
         samples: what the sensors see, [n, C, H, W] or events [n, T, C, H, W], float32.
         labels: [n], for whoever measures accuracy; no process of the fleet reads them.
         emits: height of a spike of each part, 1 by default.
+        codes: of each part a model of its spikes, to send them range-coded; packed by default.
         about: goes into every module's file.
         plan: further fields of :class:`Plan`: deadline, in_flight, first_steps, confidence.
 
@@ -139,9 +150,10 @@ def write_fleet(
         found = [tuple(part.eval()(as_sample(samples[0])).shape) for part in parts]
     steps = {shape[0] for shape in found}
     check("time steps of parts", sorted(steps), len(steps) == 1, "the same of every part")
-    made = Plan(tuple(s[2:] for s in found), steps.pop(), emits=emits, **plan)
-    for i, (part, emit) in enumerate(zip(parts, emits, strict=True)):
-        store.save(part_file(folder, i), part, (about or {}) | {"part": i, "emit": emit})
+    described = [None if code is None else code.describe() for code in codes or (None,) * len(parts)]
+    made = Plan(tuple(s[2:] for s in found), steps.pop(), emits=emits, codes=tuple(described), **plan)
+    for i, (part, emit, code) in enumerate(zip(parts, emits, described, strict=True)):
+        store.save(part_file(folder, i), part, (about or {}) | {"part": i, "emit": emit, "code": code})
     store.save(folder / "server.safetensors", server, about)
     with atomic(folder / "samples.safetensors") as path:
         known = {} if labels is None else {"y": labels.contiguous()}

@@ -21,11 +21,13 @@ from ..checks import check
 from .payload import packed_bytes
 
 MAGIC = b"SNNB"
-VERSION = 1
+VERSION = 2
 #: Largest payload in bytes; 128 Mbit of spikes.
 MAX_PAYLOAD = 2**24
 #: The sender wants the answer (a device that drives itself); without it the answer goes to whoever asked.
 WANTS_ANSWER = 1
+#: The payload of FEATURES is range-coded with the code of its part (:mod:`snnbook.link.coding`), not packed.
+CODED = 2
 
 _HEADER = struct.Struct("<4sBBHQ6HII")
 _CRC = struct.Struct("<I")
@@ -38,7 +40,7 @@ class Kind(IntEnum):
     HELLO = 1  # device → server: my part, T, shape; server → device: number of parts, T, steps wanted first
     ASK = 2  # client → server: infer this sample
     TRIGGER = 3  # server → device: compute these steps of this sample
-    FEATURES = 4  # device → server: packed spikes
+    FEATURES = 4  # device → server: packed spikes, or coded ones where that is shorter
     ANSWER = 5  # server → whoever wanted it: see answers.py
     ERROR = 6  # server → anyone: UTF-8 text
     STATUS = 7  # client → server: empty; server → client: counters as JSON
@@ -124,8 +126,10 @@ def decode(data: bytes) -> Message:
     payload = data[HEADER_BYTES:]
     _need(crc == zlib.crc32(payload, zlib.crc32(data[: _HEADER.size])), "crc", "checksum does not match")
     _need(kind in Kind._value2member_map_, "kind", f"unknown kind {kind}")
-    _need(flags & ~WANTS_ANSWER == 0, "flags", f"unknown flags {flags:#x}")
+    allowed = WANTS_ANSWER | CODED if kind == Kind.FEATURES else WANTS_ANSWER
+    _need(flags & ~allowed == 0, "flags", f"unknown flags {flags:#x}")
     if kind == Kind.FEATURES:
         wanted = packed_bytes((steps, *shape))
-        _need(length == wanted > 0, "shape", f"{length} bytes for {steps} steps of {shape}, which need {wanted}")
+        fits = length < wanted if flags & CODED else length == wanted > 0
+        _need(fits, "shape", f"{length} bytes for {steps} steps of {shape}, which need {wanted}")
     return Message(Kind(kind), sample, part, first, steps, tuple(shape), micros, flags, payload)

@@ -20,10 +20,12 @@ from .answers import Answer
 from .assembly import Assembly, Open
 from .folder import Plan, read_plan
 from .messages import WANTS_ANSWER, BadMessage, Kind, Message, decode, encode
-from .transport import Listener
+from .transport import SILENCE_MS, Listener
 
 #: Messages that are taken in one turn before answers get theirs.
 TURN = 64
+#: Seconds of silence after which a device that lets a deadline pass is taken for gone, until it says hello again.
+SILENCE = SILENCE_MS / 1000
 #: Longest wait in seconds of one turn, so that a stop is noticed.
 LONGEST_WAIT = 0.2
 
@@ -48,6 +50,7 @@ class Server:
         self.plan, self.module, self.listener = plan, module, listener
         self.assembly = Assembly(plan)
         self.where: dict[int, bytes] = {}
+        self._heard: dict[int, float] = {}
         self.arrivals = [0] * len(plan.shapes)
         self.counts: Counter[str] = Counter()
         self._does = {
@@ -109,7 +112,7 @@ class Server:
             self._error(peer, f"part {m.part} with {m.shape}, T = {m.steps}, is not expected here: {due}")
             return
         self.arrivals[m.part] += self.where.get(m.part) != peer
-        self.where[m.part] = peer
+        self.where[m.part], self._heard[m.part] = peer, time.monotonic()
         self._send(peer, Message(Kind.HELLO, part=len(shapes), first=self.plan.steps_at_first, steps=T))
 
     def _trigger(self, sample: int, parts: Sequence[int], first: int, steps: int) -> int:
@@ -174,8 +177,9 @@ class Server:
         return True
 
     def _add(self, peer: bytes, m: Message) -> None:
+        self._heard[m.part] = time.monotonic()
         status = self.assembly.add(m)
-        self.counts["features" if status == "taken" else "bad shape" if status == "shape" else status] += 1
+        self.counts[{"taken": "features", "shape": "bad shape", "code": "bad code"}.get(status, status)] += 1
         if m.flags & WANTS_ANSWER:
             self.assembly.open[m.sample].askers.add(peer)
 
@@ -194,6 +198,7 @@ class Server:
             logits = self.module(features).float().contiguous()
         if self._wants_more(sample, logits):
             return
+        self._miss(sample)
         micros = round((time.perf_counter() - started) * 1e6)
         parts = tuple(sample.micros.get(i, 0) for i in range(len(features)))
         answer = Answer(sample.sample, logits, sample.mask, parts, micros, sample.payload_bytes, sample.framed_bytes)
@@ -203,6 +208,13 @@ class Server:
         self.counts["partial"] += answer.partial
         for peer in sample.askers:
             self.counts["unsent"] += not self.listener.send(peer, data)
+
+    def _miss(self, sample: Open) -> None:
+        """Forget devices that let the sample's deadline pass and have not been heard of for long."""
+        for part in [part for part in self.where if (sample.expected & ~sample.mask) >> part & 1]:
+            if time.monotonic() - self._heard[part] > SILENCE:
+                del self.where[part]
+                self.counts["silent"] += 1
 
     def _wants_more(self, sample: Open, logits: Tensor) -> bool:
         """Whether further time steps were asked for: steps are left, time is left, and no class is probable enough."""

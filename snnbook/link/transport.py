@@ -1,8 +1,8 @@
 """ZeroMQ sockets with the limits of this package: sizes, queues, heartbeats, keys beyond the own machine.
 
 A server listens on a ROUTER socket, devices and clients connect DEALER sockets. Queues are short, so that a sender
-that is too fast notices (``send`` returns False). A peer that does not answer ZeroMQ's heartbeats is cut off and
-connects again by itself.
+that is too fast notices (``send`` returns False). Devices and clients send ZeroMQ's heartbeats; one whose heartbeats
+stay out, or are not answered, is cut off and connects again by itself.
 """
 
 from __future__ import annotations
@@ -64,6 +64,9 @@ def _limits(socket: zmq.Socket) -> None:
 class Listener:
     """The server's socket; every peer has an identity that ZeroMQ makes up.
 
+    It sends no heartbeats of its own: libzmq 4.3.5 ends the process if one is due on a connection that broke while the
+    queue of its messages was full. Those of the peers say how long their silence may last.
+
     Args:
         address: where to listen; port ``*`` takes a free one.
         keys: the server's folder of :func:`snnbook.link.keys.make_keys`; needed beyond loopback.
@@ -78,6 +81,7 @@ class Listener:
         self._guard = None
         self.socket = self._context.socket(zmq.ROUTER)
         _limits(self.socket)
+        self.socket.setsockopt(zmq.HEARTBEAT_IVL, 0)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         try:
             if keys is not None:

@@ -37,6 +37,7 @@ from .energy import (
     mac_and_ac,
     operation_counts,
 )
+from .explored import explored
 from .fused import FUSION_NAMES, answer_latency, device_spikes, lost_devices, over_devices
 from .modalities import accuracy_by_set, arrivals, bits_by_set, rates_over_steps
 from .neurons import (
@@ -49,6 +50,8 @@ from .neurons import (
 )
 from .noise import NETWORK_NAMES, accuracy_over_noise, coded_bytes, exit_curve
 from .placement import RULE_LABELS, device_costs, device_numbers, greedy_gap, placement_loads
+from .planner import plan_lines, plan_map, plan_points
+from .rates import compression_drop, family_styles, payload_lines, rate_accuracy
 from .speed import CONTENDER_LABELS, speed_bars, speed_over_steps, speed_roofline
 from .splitting import (
     CHOICE_NAMES,
@@ -106,6 +109,7 @@ __all__ = [
     "co_inference_timeline",
     "codec_picture",
     "coded_bytes",
+    "compression_drop",
     "constant_drive",
     "conversion_error",
     "count_bars",
@@ -120,6 +124,8 @@ __all__ = [
     "equation_18",
     "error_over_steps",
     "exit_curve",
+    "explored",
+    "family_styles",
     "fan_out_map",
     "fi_curves",
     "figure",
@@ -139,10 +145,15 @@ __all__ = [
     "operation_counts",
     "over_devices",
     "payload_bars",
+    "payload_lines",
     "placement_loads",
+    "plan_lines",
+    "plan_map",
+    "plan_points",
     "potential_error",
     "price_of_a_bit",
     "published_sweep",
+    "rate_accuracy",
     "rate_codes",
     "rate_gradients",
     "rates_over_steps",

@@ -1,27 +1,21 @@
-"""The neuron explorer as ipywidgets, for a notebook with a live kernel.
-
-The pages of the book have the same explorer in plain JavaScript (``book/_static/explorers.js``), which needs
-no kernel. A rendered page shows nothing of a widget.
-"""
+"""One neuron to explore, as widgets."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable
 
 import ipywidgets as w
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from . import plots
-from .checks import check, check_choice
-from .firing import trace
-from .neurons import Dynamics
-from .residual import ideal_count
+from .. import plots
+from ..checks import check, check_choice
+from ..firing import trace
+from ..neurons import Dynamics
+from ..residual import ideal_count
+from .image import image
 
 #: The neurons to choose from: (leaky, hard reset).
 NEURONS = {
@@ -74,16 +68,6 @@ def describe(rows: pd.DataFrame, neuron: str, threshold: float, v0: float) -> st
     return f"{text}Residual potential v(T) = {residual:.2f}, {'inside' if inside else 'outside'} [0, θ)."
 
 
-def picture(rows: pd.DataFrame, threshold: float, alt: str) -> str:
-    """The trace as an HTML image with alternative text; no file and no figure stays behind."""
-    fig = plots.neuron_traces({"": rows}, threshold)
-    png = io.BytesIO()
-    fig.savefig(png, format="png")
-    plt.close(fig)
-    data = base64.b64encode(png.getvalue()).decode()
-    return f'<img alt="{alt}" src="data:image/png;base64,{data}">'
-
-
 def _controls(time_steps: int, plus: Iterable[int], minus: Iterable[int]) -> dict[str, w.Widget]:
     """The explorer's inputs by name."""
     wide = {"style": {"description_width": "9em"}, "layout": {"width": "26em"}}
@@ -105,9 +89,7 @@ class NeuronExplorer(w.VBox):
     """Controls, picture and one sentence; ``controls`` maps names to widgets, ``text`` holds the sentence."""
 
     def __init__(self, time_steps: int, plus: Iterable[int], minus: Iterable[int], seed: int):
-        self.controls = _controls(
-            time_steps, *([t for t in s if 1 <= t <= time_steps] for s in (plus, minus))
-        )
+        self.controls = _controls(time_steps, *([t for t in s if 1 <= t <= time_steps] for s in (plus, minus)))
         self.text, self.image = w.Label(), w.HTML()
         self.shuffle = w.Button(description="shuffle the spikes")
         self._generator = np.random.default_rng(seed)
@@ -165,12 +147,10 @@ class NeuronExplorer(w.VBox):
         x = drive_of_trains(c["time_steps"], c["plus"], c["minus"]) if trains else constant
         rows = trace(x, dynamics(c["neuron"], c["threshold"], c["tau"]), c["v0"])
         self.text.value = describe(rows, c["neuron"], c["threshold"], c["v0"])
-        self.image.value = picture(rows, c["threshold"], self.text.value)
+        self.image.value = image(plots.neuron_traces({"": rows}, c["threshold"]), self.text.value)
 
 
-def neuron_explorer(
-    time_steps: int = 8, plus: Iterable[int] = (1, 2), minus: Iterable[int] = (3, 4, 5), seed: int = 0
-):
+def neuron_explorer(time_steps: int = 8, plus: Iterable[int] = (1, 2), minus: Iterable[int] = (3, 4, 5), seed: int = 0):
     """One neuron to play with: threshold, T, v(0), leak, reset, and constant drive or two spike trains.
 
     Args:

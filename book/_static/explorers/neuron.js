@@ -1,16 +1,16 @@
-/* Explorers of the book: interactive pictures that need no kernel, no connection and no library.
+/* One integrate-and-fire neuron: <div data-explorer="neuron"></div>.
 
-   <div data-explorer="neuron"></div> becomes one integrate-and-fire neuron. Attributes set where it starts:
-   data-neuron (if-soft, if-hard, lif-soft, lif-hard), data-input (constant, trains), data-threshold, data-time-steps,
-   data-v0, data-drive, data-tau, data-plus and data-minus (steps with a spike, "1,2").
+   Attributes set where it starts: data-neuron (if-soft, if-hard, lif-soft, lif-hard), data-input (constant, trains),
+   data-threshold, data-time-steps, data-v0, data-drive, data-tau, data-plus and data-minus (steps with a spike, "1,2").
 
-   window.snnbook.simulate is the neuron itself, for tests and for readers with a console. */
+   snnbook.simulate is the neuron itself, for tests and for readers with a console. */
 (function () {
   "use strict";
 
+  const { element, shape, blank, drawAtEveryWidth, identifier } = window.snnbook;
+
   // Sums of decimals such as ten times 0.1 fall short of their value by a rounding error; thresholds allow for it.
   const EPS = 1e-9;
-  const SVG = "http://www.w3.org/2000/svg";
 
   /** One neuron over its drive.
    *  @param {{drive: number[], threshold?: number, v0?: number, neuron?: string, tau?: number}} options
@@ -60,35 +60,16 @@
     return `${text}Residual potential v(T) = ${show(run.residual)}, ${inside ? "inside" : "outside"} [0, θ).`;
   }
 
-  function element(tag, attributes = {}, ...children) {
-    const node = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    node.append(...children);
-    return node;
-  }
-
-  function shape(parent, tag, attributes, text) {
-    const node = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    if (text !== undefined) node.textContent = text;
-    parent.append(node);
-    return node;
-  }
-
   /** Three panels over the same time axis: drive, potential, output spikes. */
   function draw(svg, width, run, drive, state) {
     const left = 74, right = 14, T = drive.length, column = (width - left - right) / T;
     const panel = { drive: [24, 84], potential: [112, 272], spikes: [300, 330] };
     const height = 362;
-    svg.replaceChildren();
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("width", width);
-    svg.setAttribute("height", height);
+    blank(svg, width, height);
     const middle = (i) => left + (i + 0.5) * column, edge = (i) => left + i * column;
-    const scale = ([top, bottom], low, high) => (v) => bottom - ((v - low) / (high - low || 1)) * (bottom - top);
-    const line = (x1, y1, x2, y2, kind) => shape(svg, "line", { x1, y1, x2, y2, class: kind });
-    const label = (x, y, text, kind = "snn-label", anchor = "end") =>
-      shape(svg, "text", { x, y, class: kind, "text-anchor": anchor }, text);
+    const scale = ([top, bottom], low, high) => window.snnbook.scale(low, high, bottom, top);
+    const line = (...points) => window.snnbook.line(svg, ...points);
+    const label = (x, y, text, anchor = "end") => window.snnbook.label(svg, x, y, text, anchor);
 
     const xs = scale(panel.drive, Math.min(0, ...drive), Math.max(0, ...drive, 0.01));
     label(left - 8, (panel.drive[0] + panel.drive[1]) / 2 + 4, "drive x");
@@ -120,28 +101,22 @@
     });
     const inside = run.residual >= -EPS && run.residual < state.threshold - EPS;
     shape(svg, "circle", { cx: edge(T), cy: ys(v), r: 6, class: inside ? "snn-inside" : "snn-outside" });
-    label(width - right, panel.potential[1] + 16, `v(T) = ${show(v)}`, "snn-label");
-    label(left, panel.potential[0] - 8, "membrane potential v", "snn-label", "start");
+    label(width - right, panel.potential[1] + 16, `v(T) = ${show(v)}`);
+    label(left, panel.potential[0] - 8, "membrane potential v", "start");
 
     label(left - 8, (panel.spikes[0] + panel.spikes[1]) / 2 + 4, "output");
     line(left, panel.spikes[1], width - right, panel.spikes[1], "snn-axis");
     const every = Math.ceil(22 / column);
     run.spikes.forEach((s, i) => {
       if (s) line(middle(i), panel.spikes[0], middle(i), panel.spikes[1], "snn-spike");
-      if ((i + 1) % every === 0 || i === 0) label(middle(i), panel.spikes[1] + 16, String(i + 1), "snn-label", "middle");
+      if ((i + 1) % every === 0 || i === 0) label(middle(i), panel.spikes[1] + 16, String(i + 1), "middle");
     });
     label(left - 8, panel.spikes[1] + 16, "step");
   }
 
-  /** The same run as a table, for readers who do not see the picture. */
-  function tabulate(table, run, drive) {
-    const row = (cells, tag) => element("tr", {}, ...cells.map((c) => element(tag, tag === "th" ? { scope: "col" } : {}, c)));
-    const body = drive.map((x, i) =>
-      row([String(i + 1), show(x), show(run.before[i]), String(run.spikes[i]), show(run.after[i])], "td"));
-    table.replaceChildren(
-      element("thead", {}, row(["step", "drive", "potential before", "spike", "potential after"], "th")),
-      element("tbody", {}, ...body));
-  }
+  const HEADS = ["step", "drive", "potential before", "spike", "potential after"];
+  const rowsOf = (run, drive) => drive.map((x, i) =>
+    [String(i + 1), show(x), show(run.before[i]), String(run.spikes[i]), show(run.after[i])]);
 
   const SLIDERS = [
     { key: "threshold", text: "Threshold θ", min: 0.1, max: 3, step: 0.05 },
@@ -166,19 +141,12 @@
     };
   }
 
-  let instances = 0;
-
   function neuronExplorer(root) {
-    const id = `snn-explorer-${++instances}`;
+    const id = identifier();
     let state = initialState(root.dataset);
     const controls = element("div", { class: "snn-controls" });
     const trains = element("div", { class: "snn-trains" });
-    const svg = document.createElementNS(SVG, "svg");
-    svg.setAttribute("role", "img");
-    const result = element("p", { class: "snn-result", role: "status", "aria-live": "polite" });
-    const table = element("table", { class: "table" });
-    const details = element("details", {}, element("summary", {}, "The same as a table"),
-      element("div", { class: "snn-scroll" }, table));
+    const svg = shape(null, "svg", { role: "img" });
     const picture = element("div", { class: "snn-picture" }, svg);
     const inputs = {};
 
@@ -205,10 +173,7 @@
       update();
     });
     const buttons = element("div", { class: "snn-buttons" }, shuffle, again);
-    root.classList.add("snn-explorer");
-    root.setAttribute("role", "group");
-    root.setAttribute("aria-label", "Explorer of one spiking neuron");
-    root.replaceChildren(controls, trains, buttons, picture, result, details);
+    const { result, table } = window.snnbook.frame(root, "Explorer of one spiking neuron", picture, controls, trains, buttons);
 
     function shuffled(steps, timeSteps) {
       const free = Array.from({ length: timeSteps }, (_, i) => i + 1);
@@ -255,23 +220,12 @@
       draw(svg, Math.max(root.clientWidth - 2, 260), run, drive, state);
       result.textContent = describe(run, state);
       svg.setAttribute("aria-label", `Drive, membrane potential and output spikes. ${result.textContent}`);
-      tabulate(table, run, drive);
+      window.snnbook.tabulate(table, HEADS, rowsOf(run, drive));
     }
 
-    let width = 0;
-    new ResizeObserver(() => {
-      if (root.clientWidth !== width) {
-        width = root.clientWidth;
-        update();
-      }
-    }).observe(root);
-    update();
+    drawAtEveryWidth(root, update);
   }
 
-  const EXPLORERS = { neuron: neuronExplorer };
-
-  window.snnbook = { simulate, idealCount, driveOfTrains };
-  document.addEventListener("DOMContentLoaded", () => {
-    document.querySelectorAll("[data-explorer]").forEach((root) => EXPLORERS[root.dataset.explorer](root));
-  });
+  Object.assign(window.snnbook, { simulate, idealCount, driveOfTrains });
+  window.snnbook.explorers.neuron = neuronExplorer;
 })();

@@ -1,0 +1,370 @@
+"""Every way to send what a device saw, at equal bytes: spikes, codes of BottleNet++, image files, coded spikes.
+
+    spikes     T·c'·h'·w' bits          codes of b bits     b·c'·h'·w' bits
+
+A budget of B bytes leaves room for c' = 8·B / (T·h'·w') channels of spikes and 8·B / (b·h'·w') of codes. The paper's
+own reductions are taken as shares of the channels, C/c', so that they can be had at any width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from .bottleneck import baseline, energy
+from .bottleneck.selection import Candidate
+from .bottleneck.sizes import Report
+from .checks import check
+from .counts import count
+from .noisy_links import bits_sent, lossless, masked, sent, spiking
+from .papers import table as published
+from .params import CompressionAccuracy
+from .spike_bottlenet import SpikeBottleNet
+
+#: Residual blocks of each stage of the paper's ResNet-50; the channels behind its first stage.
+STAGES, FIRST = (3, 4, 6, 3), 256
+
+#: Columns of :func:`rates`.
+COLUMNS = ("family", "split_point", "channels", "stride", "bits_each", "bytes", "accuracy")
+
+#: Columns of :func:`coded_rates`.
+CODED = ("network", "context", "rate", "model", "packed", "ideal", "actual", "framed", "accuracy")
+
+
+def paper_block(split_point: int, blocks: Sequence[int]) -> tuple[int, int]:
+    """The block of the paper's ResNet-50 that stands where a split point of another depth does.
+
+    Args:
+        split_point: blocks on the device, from 1.
+        blocks: residual blocks of each stage, four at most.
+
+    Returns:
+        Its number, 1 to 16: in the same stage, as far in it; and the stage, from 0.
+
+    Raises:
+        ValueError: if there is no such block.
+    """
+    check("blocks", list(blocks), 1 <= len(blocks) <= len(STAGES), f"1 to {len(STAGES)} stages")
+    check("split_point", split_point, 1 <= split_point <= sum(blocks), f"1 to {sum(blocks)}")
+    stage, within = 0, split_point
+    while within > blocks[stage]:
+        within -= blocks[stage]
+        stage += 1
+    return sum(STAGES[:stage]) - (-within * STAGES[stage] // blocks[stage]), stage
+
+
+def paper_cuts(points: pd.DataFrame, blocks: Sequence[int], split_points: Sequence[int]) -> pd.DataFrame:
+    """The payloads of Table 1 at the width of another network.
+
+    Args:
+        points: from :func:`snnbook.bottleneck.backbone.split_points`.
+        blocks: residual blocks of each stage.
+        split_points: which.
+
+    Returns:
+        Columns ``split_point``, ``block`` (of Table 1), ``paper_steps`` (T of Table 1), ``stride`` (1 where the map
+        does not divide), ``channels``, ``code_channels`` (c' of spikes and of BottleNet++), ``full_bytes``,
+        ``full_code_bytes`` (as printed, at full width) and ``relaxed`` (whether the paper relaxed its limit there).
+
+    Raises:
+        ValueError: for a split point that is not there.
+    """
+    printed, rows = published("spikebottlenet_table1").set_index("split_point"), []
+    for s in split_points:
+        block, stage = paper_block(s, blocks)
+        here, there = points.set_index("split_point").loc[s], printed.loc[block]
+        stride = int(there["stride"])
+        stride = stride if here["height"] % stride == 0 and here["width"] % stride == 0 else 1
+        wanted = (there[c] * here["channels"] / (FIRST * 2**stage) for c in ("snn_channels", "ann_channels"))
+        channels = (min(max(1, round(c)), int(here["channels"])) for c in wanted)
+        sizes = int(there["snn_bytes"]), int(there["ann_bytes"])
+        rows.append((s, block, int(there["time_steps"]), stride, *channels, *sizes, bool(there["relaxed"])))
+    columns = ["split_point", "block", "paper_steps", "stride", "channels", "code_channels"]
+    return pd.DataFrame(rows, columns=[*columns, "full_bytes", "full_code_bytes", "relaxed"])
+
+
+def paper_candidates(cuts: pd.DataFrame, time_steps: Sequence[int]) -> list[Candidate]:
+    """The cuts of :func:`paper_cuts` at each T; 0 stands for the T of Table 1."""
+    rows = zip(cuts["split_point"], cuts["channels"], cuts["stride"], cuts["paper_steps"], strict=True)
+    found = [Candidate(int(s), int(c), int(r), int(T or own)) for s, c, r, own in rows for T in time_steps]
+    return list(dict.fromkeys(found))
+
+
+def codes(e: SpikeBottleNet, split_point: int, channels: int, stride: int, bits: int) -> dict:
+    """Accuracy of a trained BottleNet++, its drop from the ANN (0 to 1), and what it sends."""
+    net, report = e.bottlenet(split_point, channels, stride, bits)
+    reached = e.accuracy(net)
+    drop = e.accuracy(e.ann()) - reached
+    return {"accuracy": reached, "drop": drop, "bytes": report.bytes, "report": report}
+
+
+def ann_joules(e: SpikeBottleNet, report: Report) -> tuple[float, float]:
+    """Joules of the ANN's device part: as the paper counts, and with stem, shortcuts and encoder."""
+    points, stem = e.points(), int(count(e.ann().cpu(), e.data.shape)["macs"].iloc[0])
+    work = energy.dense(points, report, stem)
+    return energy.joules(work, items=("blocks",)), energy.joules(work)
+
+
+def cells(e: SpikeBottleNet, cuts: pd.DataFrame, table: pd.DataFrame, radio: str = "Wi-Fi") -> pd.DataFrame:
+    """Table 1 on trained networks: spikes, the 8-bit baseline, and the control that sends T bits an element.
+
+    Args:
+        e: the experiment.
+        cuts: from :func:`paper_cuts`.
+        table: rows of :func:`snnbook.spike_bottlenet.search` for candidates of :func:`paper_candidates`.
+        radio: of the device, for the energy with everything counted.
+
+    Returns:
+        The rows of ``table`` with the columns of ``cuts``, ``full_bytes`` at the T of the row; ``float32``
+        (compression of 32-bit floats); ``ann_accuracy``; ``code_bytes``, ``code_accuracy``, ``code_drop`` of
+        BottleNet++ at 8 bits with the paper's channels; ``equal_bytes``, ``equal_accuracy``, ``equal_drop`` of the
+        control of T bits with as many elements as the spikes; ``paper_ratio`` and ``counted_ratio``, E_ANN/E_SNN of the
+        device: as in the paper against the baseline, and with everything and the radio. Both controls' drops are from
+        the ANN; fractions are 0 to 1.
+    """
+    rows = []
+    for row in table.itertuples():
+        cut = cuts.set_index("split_point").loc[row.split_point]
+        eight = codes(e, row.split_point, int(cut["code_channels"]), row.stride, 8)
+        equal = codes(e, row.split_point, row.channels, row.stride, row.time_steps)
+        paper, counted = ann_joules(e, eight["report"])
+        air = [energy.radio_joules(8 * n, radio) for n in (eight["bytes"], row.bytes)]
+        ratios = paper / row.paper_joules, (counted + air[0]) / (row.counted_joules + air[1])
+        controls = {f"{name}_{key}": found[key] for name, found in (("code", eight), ("equal", equal))
+                    for key in ("bytes", "accuracy", "drop")}  # fmt: skip
+        whole = {"float32": 32 * row.compression / row.time_steps, "ann_accuracy": e.accuracy(e.ann())}
+        rows.append(whole | controls | {"paper_ratio": ratios[0], "counted_ratio": ratios[1]})
+    joined = table.reset_index(drop=True).merge(cuts.drop(columns=["channels", "stride"]), on="split_point", how="left")
+    joined["full_bytes"] = joined["full_bytes"] * joined["time_steps"] // joined["paper_steps"]
+    return pd.concat([joined, pd.DataFrame(rows)], axis=1)
+
+
+def code_family(bits: int) -> str:
+    """Name of BottleNet++ at so many bits an element."""
+    return f"codes, {bits} bit{'s' * (bits > 1)}"
+
+
+def channels_for(size: float, bits_each: int, plane: int) -> int | None:
+    """c' that fills a budget exactly, or None where no whole number does.
+
+    Args:
+        size: bytes of the payload.
+        bits_each: bits of an element, T of spikes or b of codes.
+        plane: h'·w'.
+    """
+    bits = round(8 * size)
+    return bits // (bits_each * plane) if bits and bits % (bits_each * plane) == 0 else None
+
+
+def spike_rates(
+    e: SpikeBottleNet, split_point: int, budgets: Sequence[int], time_steps: Sequence[int]
+) -> list[tuple[Candidate, float]]:
+    """Candidates of a split point that fill a budget exactly without spatial reduction, and their accuracy."""
+    here = e.points().set_index("split_point").loc[split_point]
+    plane, found = int(here["height"] * here["width"]), []
+    for T in time_steps:
+        for c in (channels_for(size, T, plane) for size in budgets):
+            if c is not None and c <= here["channels"]:
+                candidate = Candidate(split_point, c, 1, T)
+                found.append((candidate, e.accuracy(e.compressed(candidate)[0])))
+    return found
+
+
+def code_rates(e: SpikeBottleNet, split_point: int, budgets: Sequence[int], bits: Sequence[int]) -> list[tuple]:
+    """Rows of :func:`rates`: BottleNet++ at each number of bits, where a budget is filled exactly."""
+    here, rows = e.points().set_index("split_point").loc[split_point], []
+    plane = int(here["height"] * here["width"])
+    for b in bits:
+        for size in budgets:
+            c = channels_for(size, b, plane)
+            if c is not None and c <= here["channels"]:
+                reached = codes(e, split_point, c, 1, b)["accuracy"]
+                rows.append((code_family(b), split_point, c, 1, b, float(size), reached))
+    return rows
+
+
+def image_rates(e: SpikeBottleNet, qualities: Sequence[int]) -> pd.DataFrame:
+    """Columns of :func:`rates`: the ANN, as it is, on test images that went through an image codec; mean bytes."""
+    ann, rows = e.ann(), []
+    wanted = [("png", None), ("webp_lossless", None)] + [(c, q) for c in ("jpeg", "webp") for q in qualities]
+    for name, quality in wanted:
+        data, size = baseline.recoded(e.data, name, 90 if quality is None else quality)
+        family = {"png": "PNG", "webp_lossless": "WebP, lossless", "jpeg": "JPEG", "webp": "WebP"}[name]
+        rows.append((family, 0, None, None, None, size, e.accuracy(ann, data)))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def coded_rates(
+    e: SpikeBottleNet, nets: Mapping[str, tuple[Candidate, float]], contexts: Sequence[str], samples: int
+) -> pd.DataFrame:
+    """Entropy-coded spikes: :func:`snnbook.noisy_links.lossless` with the ``accuracy`` of each network, 0 to 1.
+
+    Args:
+        e: the experiment.
+        nets: name to a candidate and the weight of the entropy penalty that it is trained with, 0 for none.
+        contexts: names in ``snnbook.link.coding.CONTEXTS``.
+        samples: test images that are coded.
+    """
+    trained = {name: spiking(e, candidate, penalty=price) for name, (candidate, price) in nets.items()}
+    table = lossless(trained, e, contexts, samples)
+    return table.assign(accuracy=table["network"].map({name: e.accuracy(net) for name, net in trained.items()}))
+
+
+def mask_rate(e: SpikeBottleNet, candidate: Candidate, keep: float) -> tuple:
+    """Row of :func:`rates`: a random choice of places of a wider map, in as many bits as ``candidate``."""
+    net = masked(e, candidate, keep)
+    size = bits_sent(net, sent(net, e)) / 8
+    s, channels, stride, T = candidate
+    return f"random mask, T = {T}", s, round(channels / keep), stride, T, size, e.accuracy(net)
+
+
+def rows_of(table: pd.DataFrame, candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """The rows of a search that belong to ``candidates``, in their order."""
+    indexed = table.set_index(list(Candidate._fields))
+    return indexed.loc[[tuple(c) for c in candidates]].reset_index()
+
+
+def measured_rates(table: pd.DataFrame, cell_table: pd.DataFrame) -> pd.DataFrame:
+    """What :func:`snnbook.spike_bottlenet.search` and :func:`cells` measured, in the columns of :func:`rates`."""
+    rows = []
+    for row in table.itertuples():
+        own = row.split_point, row.channels, row.stride
+        rows.append((f"spikes, T = {row.time_steps}", *own, row.time_steps, row.bits / 8, row.accuracy))
+    for row in cell_table.itertuples():
+        own = row.split_point, row.channels, row.stride
+        eight = row.split_point, row.code_channels, row.stride
+        rows.append((code_family(8), *eight, 8, float(row.code_bytes), row.code_accuracy))
+        rows.append((code_family(row.time_steps), *own, row.time_steps, float(row.equal_bytes), row.equal_accuracy))
+    return pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(list(COLUMNS[:5]))
+
+
+def rates(
+    e: SpikeBottleNet,
+    split_point: int,
+    budgets: Sequence[int],
+    time_steps: Sequence[int],
+    bits: Sequence[int],
+    keep: float = 0.25,
+) -> pd.DataFrame:
+    """Rate against accuracy at one split point: spikes at each T, codes at each b, a random mask.
+
+    Args:
+        e: the experiment.
+        split_point: where; 0: nowhere, the table is empty.
+        budgets: bytes of a payload; a family has a point where a whole number of channels fills one.
+        time_steps: T of the spikes.
+        bits: b of the codes.
+        keep: share of a wider map that the mask leaves, at the largest budget and T.
+
+    Returns:
+        Columns ``family``, ``split_point``, ``channels``, ``stride``, ``bits_each``, ``bytes``, ``accuracy`` (0 to 1).
+
+    Raises:
+        ValueError: if no budget fits any number of channels of spikes.
+    """
+    if not split_point:
+        return pd.DataFrame(columns=COLUMNS)
+    found = spike_rates(e, split_point, budgets, time_steps)
+    check("budgets", list(budgets), len(found) > 0, "bytes that whole numbers of channels fill at this split point")
+    rows = [(f"spikes, T = {c.time_steps}", c.split_point, c.channels, c.stride, c.time_steps,
+             c.time_steps * c.channels * _plane(e, c) / 8, reached) for c, reached in found]  # fmt: skip
+    rows += code_rates(e, split_point, budgets, bits)
+    widest = [c for c, _ in found if c.channels / keep <= _channels(e, split_point)]
+    rows += [mask_rate(e, max(widest, key=lambda c: (c.time_steps, c.channels)), keep)] if widest else []
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _channels(e: SpikeBottleNet, split_point: int) -> int:
+    return int(e.points().set_index("split_point").loc[split_point, "channels"])
+
+
+def _plane(e: SpikeBottleNet, candidate: Candidate) -> int:
+    here = e.points().set_index("split_point").loc[candidate.split_point]
+    return int(here["height"] * here["width"]) // candidate.stride**2
+
+
+def within(table: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
+    """The best accuracy of each family in at most so many bytes: ``family`` and a column for each budget, nan: none."""
+    columns = {}
+    for size in sorted(budgets):
+        fits = table[table["bytes"] <= size + 1e-9]
+        columns[f"{size} B"] = fits.groupby("family")["accuracy"].max()
+    order = list(dict.fromkeys(table["family"]))
+    return pd.DataFrame(columns).reindex(order).rename_axis("family").reset_index()
+
+
+def beside_published(found: Mapping[str, tuple[dict, dict]]) -> pd.DataFrame:
+    """Accuracy drops of Table 1 beside those of recorded runs of this comparison at the same split point and T.
+
+    Args:
+        found: name to manifest and tables, from :func:`snnbook.conversion_tables.recorded_runs`.
+
+    Returns:
+        Columns ``split_point``, ``time_steps``, ``published`` (drop, %), and for each run with the paper's 16 blocks a
+        column of that name: the drop from its own uncompressed network at the same T, in points, nan where it has none.
+    """
+    table = published("spikebottlenet_table1")[["split_point", "time_steps", "accuracy_drop"]]
+    table = table.rename(columns={"accuracy_drop": "published"})
+    for name, (manifest, tables) in found.items():
+        if tuple(manifest["parameters"]["blocks"]) == STAGES:
+            drops = 100 * tables["cells"].set_index(["split_point", "time_steps"])["drop"]
+            pairs = zip(table["split_point"], table["time_steps"], strict=True)
+            table[name] = [float(drops.get(pair, float("nan"))) for pair in pairs]
+    return table
+
+
+def recorded_cells(found: Mapping[str, tuple[dict, dict]]) -> pd.DataFrame:
+    """The cells of all recorded runs, with ``run``, ``dataset`` and ``width`` in front; empty without runs."""
+    parts = []
+    for name, (manifest, tables) in found.items():
+        given = manifest["parameters"]
+        front = pd.DataFrame({"run": name, "dataset": given["dataset"], "width": given["width"]},
+                             index=tables["cells"].index)  # fmt: skip
+        parts.append(pd.concat([front, tables["cells"]], axis=1))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def largest(table: pd.DataFrame, time_steps: int) -> Candidate:
+    """The candidate of most bytes among the spikes of :func:`rates` at one T.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    rows = table[table["family"] == f"spikes, T = {time_steps}"].sort_values("bytes")
+    check("time_steps", time_steps, len(rows) > 0, "one at which some spikes fill a budget")
+    return Candidate(*(int(rows.iloc[-1][c]) for c in ("split_point", "channels", "stride")), time_steps)
+
+
+def coded_as_rates(coded: pd.DataFrame, candidate: Candidate) -> pd.DataFrame:
+    """Rows of :func:`rates`: each network of :func:`coded_rates` under the context that takes fewest actual bytes."""
+    best = coded.sort_values("actual").groupby("network", sort=False).head(1)
+    own = candidate.split_point, candidate.channels, candidate.stride, candidate.time_steps
+    rows = [(f"coded {row.network}", *own, row.actual, row.accuracy) for row in best.itertuples()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def curves(
+    e: SpikeBottleNet, p: CompressionAccuracy, table: pd.DataFrame, cell_table: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Everything that the rate-accuracy curves of chapter 32 show.
+
+    Args:
+        e: the experiment.
+        p: parameters; ``rate_split_point`` 0 leaves only what is measured already, and the image codecs.
+        table: from :func:`snnbook.spike_bottlenet.search`.
+        cell_table: from :func:`cells`.
+
+    Returns:
+        The rows of :func:`rates` for all families; and the table of :func:`coded_rates`, empty without curves.
+    """
+    own = rates(e, p.rate_split_point, p.budgets, p.rate_steps, p.bits, p.keep)
+    parts = [measured_rates(table, cell_table), own, image_rates(e, p.qualities)]
+    coded = pd.DataFrame(columns=CODED)
+    if len(own):
+        cut = largest(own, max(p.rate_steps))
+        nets = {f"spikes, T = {cut.time_steps}": (cut, 0.0), f"sparse spikes, T = {cut.time_steps}": (cut, p.penalty)}
+        coded = coded_rates(e, nets, p.contexts, p.samples)
+        parts.append(coded_as_rates(coded, cut))
+    found = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    return found.drop_duplicates(list(COLUMNS[:5]) + ["bytes"], ignore_index=True), coded

@@ -1,0 +1,294 @@
+"""The course from one source: notebooks without and with solutions, and slides that open without a network."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from nbformat import v4
+from test_book_pages import visit
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import course  # noqa: E402
+import plain_markdown as md  # noqa: E402
+import slides  # noqa: E402
+
+CHAPTERS = course.read_notebooks(ROOT)
+PLAN = yaml.safe_load((ROOT / "book" / "course" / "course.yml").read_text())
+MYST = re.compile(r"\{[a-z:-]+\}`|^(`{3,}|:{3,})\{", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """The student's and the instructor's notebooks."""
+    out = tmp_path_factory.mktemp("course")
+    course.write_notebooks(ROOT, out, PLAN)
+    return out
+
+
+def read(written: Path, kind: str, stem: str):
+    notebook = nbformat.read(written / kind / f"{stem}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def secrets(notebook) -> set[str]:
+    """Lines of solutions that must not be in a student's notebook: of prose, and of code that is in no stub."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    prose = "\n".join(match[0] for match in course.SOLUTION.finditer(text)).splitlines()
+    open_lines = {line for stub in course.stubs(notebook).values() for line in stub.splitlines()}
+    code = [line for c in notebook.cells if course.checked(c) for line in c.source.splitlines()[:-1]]
+    hidden = {line for line in [*prose, *code] if len(line.strip()) > 25 and not line.startswith(("from ", "import "))}
+    return hidden - open_lines
+
+
+@pytest.mark.parametrize("stem", CHAPTERS)
+def test_student_has_every_stub_and_no_solution(written, stem):
+    notebook = read(written, "student", stem)
+    labels = [course.checked(cell) for cell in CHAPTERS[stem].cells if course.checked(cell)]
+    stubs = [cell for cell in notebook.cells if "stub" in course.tags(cell)]
+    assert [re.search(r'^check\("([\w-]+)"', cell.source, re.MULTILINE)[1] for cell in stubs] == labels
+    assert all("..." in cell.source and not cell.outputs for cell in stubs)
+    assert not [cell for cell in notebook.cells if "solution" in course.tags(cell)]
+    everything = "\n".join(cell.source for cell in notebook.cells)
+    hidden = secrets(CHAPTERS[stem])
+    assert hidden and not [line for line in hidden if line in everything]
+    exercises = sum(cell.source.count("{exercise}") for cell in CHAPTERS[stem].cells if cell.cell_type == "markdown")
+    assert len(re.findall(r"^### Exercise \d+: ", everything, re.MULTILINE)) == exercises
+
+
+@pytest.mark.parametrize("stem", CHAPTERS)
+def test_instructor_has_every_solution_with_its_output_and_a_note(written, stem):
+    notebook = read(written, "instructor", stem)
+    solutions = {course.checked(cell): cell for cell in CHAPTERS[stem].cells if course.checked(cell)}
+    kept = {course.checked(cell): cell for cell in notebook.cells if course.checked(cell)}
+    assert kept == solutions
+    assert PLAN["notes"][stem] in notebook.cells[1].source
+    everything = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert len(re.findall(r"\*\*Solution to Exercise \d+\.\*\*", everything)) == everything.count("### Exercise ")
+
+
+@pytest.mark.parametrize("kind", ["student", "instructor"])
+@pytest.mark.parametrize("stem", CHAPTERS)
+def test_text_is_markdown_that_jupyterlab_shows(written, kind, stem):
+    notebook = read(written, kind, stem)
+    left = [m[0] for cell in notebook.cells if cell.cell_type == "markdown" for m in MYST.finditer(cell.source)]
+    assert not left
+    ours = [cell for cell in notebook.cells if cell.cell_type == "code" and not {"stub"} & set(course.tags(cell))]
+    theirs = [
+        c for c in CHAPTERS[stem].cells if c.cell_type == "code" and (kind == "instructor" or not course.checked(c))
+    ]
+    assert [cell.source for cell in ours] == [cell.source for cell in theirs]
+
+
+def test_links_between_notebooks_lead_to_notebooks(written):
+    for path in (written / "student").glob("*.ipynb"):
+        text = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+        for target in re.findall(r"\]\(([\w./]+\.ipynb)\)", text):
+            assert (path.parent / target).is_file()
+
+
+# plain Markdown
+
+
+NAMES = md.Names(
+    titles={"01_a": "First", "02_b": "Second"},
+    labels={"fig-x": ("01_a", "Figure 2"), "eq-y": ("02_b", "(1)"), "ex-z": ("01_a", "Exercise 3")},
+    glued={("01_a", "rate"): "0.2563", ("02_b", "name"): "digits"},
+)
+
+
+@pytest.mark.parametrize(
+    ("myst", "markdown"),
+    [
+        ("see {doc}`02_b`", "see [Second](02_b.ipynb)"),
+        ("see {doc}`this <02_b>`", "see [this](02_b.ipynb)"),
+        ("in {doc}`../book/notation`", "in [the page “notation”](../../html/book/notation.html)"),
+        ("{numref}`fig-x`", "Figure 2"),
+        ("{eq}`eq-y`", "(1) of [Second](02_b.ipynb)"),
+        ("{glue:text}`rate:.1f` of {glue:text}`../notebooks/02_b.ipynb::name`", "0.3 of digits"),
+        ("{cite:t}`yu2024ecsnn` and {cite}`yu2024ecsnn`", "Yu (2024) and (Yu 2024)"),
+        ("{ref}`the code <snnbook.link>`", "the code"),
+        ("Reset\n: lowers it", "**Reset**: lowers it"),
+        (":::{admonition} Goals\n:class: tip\n- one\n:::", "> **Goals**\n>\n> - one"),
+        ("```{math}\n:label: eq-y\na = b\n```", "$$\na = b\n\\tag{1}\n$$"),
+        ("$$\na = b\n$$ (eq-y)", "$$\na = b\n\\tag{1}\n$$"),
+        ("```{math}\na \\\\ b\n```", "$$\n\\begin{split}\na \\\\ b\n\\end{split}\n$$"),
+        ("```{exercise} By hand\n:label: ex-z\n\nHow many?\n```", "### Exercise 3: By hand\n\nHow many?"),
+        ("```{solution} ex-z\n:class: dropdown\n\nTwo.\n```", "**Solution to Exercise 3.**\n\nTwo."),
+        ("```python\nx = 1\n```", "```python\nx = 1\n```"),
+    ],
+)
+def test_plain(myst, markdown):
+    assert md.plain(myst, "01_a", NAMES) == markdown
+
+
+def test_collect_numbers_in_the_order_of_the_notebook():
+    figure = v4.new_code_cell("plt.show()", metadata={"mystnb": {"figure": {"caption": "c", "name": "fig-a"}}})
+    glued = v4.new_output("display_data", {md.GLUED + "text/plain": "'seven'"}, metadata={"scrapbook": {"name": "k"}})
+    cells = [
+        v4.new_markdown_cell("# Title\n\n$$\na\n$$ (eq-a)\n\n```{math}\n:label: eq-b\nb\n```\n"),
+        figure,
+        v4.new_code_cell("glue()", outputs=[glued]),
+        v4.new_markdown_cell("(sec-a)=\n## A section\n\n```{prf:theorem} Exact\n:label: thm-a\n\nText.\n```"),
+    ]
+    names = md.collect({"01_a": v4.new_notebook(cells=cells)})
+    assert names.titles == {"01_a": "Title"} and names.glued == {("01_a", "k"): "seven"}
+    found = {label: text for label, (_, text) in names.labels.items()}
+    assert found == {
+        "eq-a": "(1)", "eq-b": "(2)", "fig-a": "Figure 1", "sec-a": "A section", "thm-a": "Exact",
+    }  # fmt: skip
+
+
+# whole or not at all
+
+
+ARTICLE = (
+    '<html><body><article class="bd-article"><section id="s"><h1>{title}</h1>{body}</section></article></body></html>'
+)
+PAGE = """<div class="tip admonition"><ul><li><p>count <em>(<a href="x">1</a>)</em></p></li></ul></div>
+<section id="a-question-for-the-room"><h2>Q</h2><p>Why?</p><div class="dropdown admonition"><p>Because.</p></div>
+</section>
+<section id="until-next-time"><h2>N</h2><ul><li>read</li></ul></section>"""
+CHAPTER = """<section id="part"><h2>Part<a class="headerlink" href="#part">#</a></h2>
+<figure id="fig-a"><img alt="what it shows" src="../_images/a.png"/><figcaption><p>
+<span class="caption-text">Words.</span></p></figcaption></figure><p>With a <a href="y.html">drive</a>,</p>
+<div class="math" id="equation-eq-a"><span class="eqno">(1)</span>\\[x\\]</div><p>and so on</p>
+<div class="exercise admonition" id="ex-a"><p class="admonition-title"><span>Exercise 1 </span> (By hand)</p>
+<section id="exercise-content"><p>How many?</p></section></div></section>"""
+
+
+@pytest.fixture
+def small(tmp_path) -> tuple[Path, dict]:
+    """A book of one chapter and one meeting, and the plan for its slides."""
+    html = tmp_path / "html"
+    for folder in ("notebooks", "book/course", "_images", "_static/mathjax/output/chtml"):
+        (html / folder).mkdir(parents=True)
+    (html / "notebooks" / "01_a.html").write_text(ARTICLE.format(title="First", body=CHAPTER))
+    (html / "book" / "course" / "meeting_1.html").write_text(ARTICLE.format(title="Meeting 1", body=PAGE))
+    (html / "_images" / "a.png").write_bytes(b"png")
+    (html / "_static" / "mathjax" / "tex-chtml.js").write_text("")
+    show = [{"figure": "fig-a"}, {"equation": "eq-a"}, {"exercise": "01_a#ex-a"}]
+    return html, {"title": "Course", "meetings": [{"chapters": ["01_a"], "show": show}]}
+
+
+def test_deck_shows_what_the_plan_names(small, tmp_path):
+    html, plan = small
+    slides.write(html, tmp_path / "slides", plan)
+    text = (tmp_path / "slides" / "meeting_1.html").read_text()
+    assert re.findall(r"<h[12]>(.*?)</h[12]>", text) == [
+        "Meeting 1", "After this meeting you can", "Part", "Part", "Exercise: By hand", "A question for the room",
+        "Until next time",
+    ]  # fmt: skip
+    assert '<img src="images/a.png" alt="what it shows">' in text and "Words." in text
+    assert "With a drive," in text and "and so on" not in text, "no links; no sentence without an end"
+    assert "\\[x\\]" in text and "eqno" not in text
+    assert "<li>count </li>" in text and "Because." not in text, "neither references nor folded answers"
+    assert not re.search(r'(?:src|href)="(?:https?:|//|/)', text)
+    assert {p.name for p in (tmp_path / "slides").iterdir()} >= {
+        "reveal",
+        "mathjax",
+        "images",
+        "deck.css",
+        "index.html",
+    }
+
+
+@pytest.mark.parametrize("item", [{"figure": "fig-b"}, {"equation": "eq-b"}, {"exercise": "02_b#ex-a"}])
+def test_deck_refuses_what_the_book_does_not_have(small, tmp_path, item):
+    html, plan = small
+    plan["meetings"][0]["show"] = [item]
+    with pytest.raises(ValueError, match="is not allowed: an element of"):
+        slides.write(html, tmp_path / "slides", plan)
+
+
+def test_course_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    target = tmp_path / "build" / "course"
+    monkeypatch.setattr(course, "write_notebooks", lambda root, out, plan: (out / "student").mkdir())
+    monkeypatch.setattr(slides, "write", lambda html, out, plan: out.mkdir())
+    course.write(ROOT, tmp_path, target)
+    assert sorted(path.name for path in target.iterdir()) == ["slides", "student"]
+    (target / "old").touch()
+
+    def fail(html, out, plan):
+        raise ValueError("no such figure")
+
+    monkeypatch.setattr(slides, "write", fail)
+    with pytest.raises(ValueError, match="no such figure"):
+        course.write(ROOT, tmp_path, target)
+    assert (target / "old").exists(), "the last complete course stays"
+    assert [path.name for path in target.parent.iterdir()] == ["course"], "nothing is left over"
+
+
+def test_course_without_a_book_says_so(tmp_path, capsys):
+    assert course.main(tmp_path) == 1
+    assert "run make book first" in capsys.readouterr().err
+
+
+def test_every_chapter_has_a_note():
+    assert set(CHAPTERS) <= set(PLAN["notes"]) and all(len(note) > 40 for note in PLAN["notes"].values())
+
+
+def test_times_are_those_of_the_execution_cache(tmp_path):
+    assert course.seconds(tmp_path) == {}
+    cell = v4.new_code_cell("1", execution_count=1)
+    bundle = CacheBundleIn(v4.new_notebook(cells=[cell]), str(tmp_path / "01_a.ipynb"), data={"execution_seconds": 2.5})
+    get_cache(tmp_path / "_build" / ".jupyter_cache").cache_notebook_bundle(bundle, check_validity=False)
+    assert course.seconds(tmp_path) == {"01_a": 2.5}
+
+
+def test_note_names_meeting_time_and_exercises():
+    notebook = CHAPTERS["01_spiking_neurons"]
+    note = course.teaching_note("01_spiking_neurons", notebook, PLAN, 12.3)
+    assert "Meeting 1 of the course" in note and "12 s when this machine" in note and "ex-01-by-hand" in note
+    assert "not measured" in course.teaching_note("03_speed", CHAPTERS["03_speed"], PLAN, None)
+
+
+# slides in a browser
+
+
+@pytest.fixture(scope="module")
+def decks(html, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("slides") / "slides"
+    slides.write(html, out, PLAN)
+    return out
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("number", range(1, 1 + len(PLAN["meetings"])))
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_deck_opens_offline_and_every_slide_fits(browser, decks, number, dark):
+    with visit(browser, dark) as v:
+        page = v.open((decks / f"meeting_{number}.html").as_uri()).page
+        page.wait_for_function("Reveal.isReady()")
+        total = page.evaluate("Reveal.getTotalSlides()")
+        assert total == 4 + len(PLAN["meetings"][number - 1]["show"])
+        for _ in range(total - 1):
+            fits = "(s) => s.scrollHeight <= 720 && s.scrollWidth <= 1280"
+            assert page.evaluate(f"({fits})(Reveal.getCurrentSlide())"), page.evaluate(
+                "Reveal.getCurrentSlide().innerText"
+            )
+            page.keyboard.press("ArrowRight")
+        assert page.evaluate("Reveal.isLastSlide()")
+        pictures = "[...document.images].filter((i) => !i.naturalWidth || i.alt.length < 20).length"
+        assert page.evaluate(pictures) == 0
+        no_math = "[...document.querySelectorAll('.math')].filter((m) => !m.querySelector('mjx-container')).length"
+        assert page.evaluate(no_math) == 0 and page.locator("mjx-merror").count() == 0
+        assert v.problems == []
+
+
+@pytest.mark.browser
+def test_list_of_decks_leads_to_all(browser, decks):
+    with visit(browser) as v:
+        v.page.goto((decks / "index.html").as_uri())
+        links = [a.get_attribute("href") for a in v.page.locator("a").all()]
+        assert links == [f"meeting_{n}.html" for n in range(1, 7)] and all((decks / link).is_file() for link in links)
+        assert v.problems == []

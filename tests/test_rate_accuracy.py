@@ -1,0 +1,187 @@
+"""Rate against accuracy on tiny networks: payloads of the paper at any width, equal bytes, recorded rows."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+from tiny import blobs
+
+from snnbook import noisy_links, papers, params, spike_bottlenet
+from snnbook import rate_accuracy as ra
+from snnbook.bottleneck import backbone
+from snnbook.bottleneck.selection import Candidate
+from snnbook.link.coding import CONTEXTS
+
+PRINTED = papers.table("spikebottlenet_table1")
+
+
+@pytest.fixture(scope="module")
+def p():
+    return params.CompressionAccuracy(
+        width=1 / 16, blocks=[1, 1], warm_epochs=1, epochs=1, codec_epochs=1, fine_tune_epochs=1, augment="",
+        batch_size=8, samples=6, device="cpu", split_points=[1, 2], rate_split_point=2, rate_steps=[1, 2],
+        budgets=[4, 8], bits=[8, 1], qualities=[50], contexts=["tensor", "channel"],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def e(p, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNNBOOK_CACHE", str(tmp_path_factory.mktemp("networks")))
+        yield spike_bottlenet.experiment(p, blobs(shape=(1, 8, 8)), 0)
+
+
+@pytest.fixture(scope="module")
+def cuts(e, p):
+    return ra.paper_cuts(e.points(), p.blocks, p.split_points)
+
+
+@pytest.fixture(scope="module")
+def search(e, p, cuts):
+    return spike_bottlenet.search(e, [*ra.paper_candidates(cuts, [0]), Candidate(2, 4, 2, 1)], p.samples)
+
+
+@pytest.fixture(scope="module")
+def cells(e, cuts, search):
+    return ra.cells(e, cuts, ra.rows_of(search, ra.paper_candidates(cuts, [0])))
+
+
+@pytest.fixture(scope="module")
+def curves(e, p, search, cells):
+    return ra.curves(e, p, search, cells)
+
+
+def test_blocks_of_the_paper_are_their_own_and_shallow_networks_end_with_its_stages():
+    assert [ra.paper_block(s, (3, 4, 6, 3))[0] for s in range(1, 17)] == list(range(1, 17))
+    assert [ra.paper_block(s, (1, 1, 1, 1)) for s in (1, 2, 3, 4)] == [(3, 0), (7, 1), (13, 2), (16, 3)]
+    assert [ra.paper_block(s, (2, 2))[0] for s in (1, 2, 3, 4)] == [2, 3, 5, 7]  # halves, rounded up
+    with pytest.raises(ValueError, match=r"split_point = 5 is not allowed: 1 to 4"):
+        ra.paper_block(5, (1, 1, 1, 1))
+    with pytest.raises(ValueError, match="stages"):
+        ra.paper_block(1, (1, 1, 1, 1, 1))
+
+
+def test_payloads_at_full_width_are_those_of_table_1():
+    points = backbone.split_points(backbone.twin(), (3, 32, 32))
+    cuts = ra.paper_cuts(points, (3, 4, 6, 3), range(1, 17))
+    for column, printed in (("channels", "snn_channels"), ("code_channels", "ann_channels"), ("stride", "stride"),
+                            ("paper_steps", "time_steps"), ("full_bytes", "snn_bytes"), ("relaxed", "relaxed"),
+                            ("full_code_bytes", "ann_bytes")):  # fmt: skip
+        assert cuts[column].tolist() == PRINTED[printed].tolist()
+    plane = points["height"] * points["width"] / cuts["stride"] ** 2
+    assert (cuts["paper_steps"] * cuts["channels"] * plane / 8).tolist() == PRINTED["snn_bytes"].tolist()
+    assert ra.paper_candidates(cuts, [0, 2])[:3] == [
+        Candidate(1, 16, 1, 4),
+        Candidate(1, 16, 1, 2),
+        Candidate(2, 16, 1, 2),
+    ]
+
+
+def test_a_quarter_of_the_width_is_a_quarter_of_the_payload_at_equal_compression():
+    points = backbone.split_points(backbone.twin(width=0.25), (3, 32, 32))
+    cuts = ra.paper_cuts(points, (3, 4, 6, 3), [2, 4, 9, 14, 16]).set_index("split_point")
+    wanted = PRINTED.set_index("split_point").loc[cuts.index]
+    assert (4 * cuts["channels"]).tolist() == wanted["snn_channels"].tolist()
+    assert cuts["stride"].tolist() == [1, 1, 1, 1, 2]
+
+
+def test_a_map_that_does_not_divide_keeps_its_size_and_one_channel_is_the_least():
+    points = pd.DataFrame({"split_point": [1, 2, 3, 4], "channels": [2, 4, 8, 16], "height": 3, "width": 3})
+    cuts = ra.paper_cuts(points, (1, 1, 1, 1), [1, 4])
+    assert cuts["stride"].tolist() == [1, 1] and cuts["channels"].tolist() == [1, 1]
+
+
+def test_cells_beside_both_controls(e, cuts, cells):
+    assert cells["equal_bytes"].tolist() == cells["bytes"].tolist()
+    for row in cells.itertuples():
+        eight = e.bottlenet(row.split_point, row.code_channels, row.stride, 8)[0]
+        equal = e.bottlenet(row.split_point, row.channels, row.stride, row.time_steps)[0]
+        ann = e.accuracy(e.ann())
+        assert (row.code_accuracy, row.equal_accuracy) == (e.accuracy(eight), e.accuracy(equal))
+        assert row.code_drop == pytest.approx(ann - row.code_accuracy) and row.ann_accuracy == ann
+        macs = e.points().set_index("split_point").loc[row.split_point, "cumulative_macs"]
+        assert row.paper_ratio == pytest.approx(4.6e-12 * macs / row.paper_joules)
+        bits = row.channels * math.prod(e.data.shape[1:]) / (4 ** (row.split_point - 1)) * row.time_steps
+        assert row.bytes == math.ceil(bits / 8)
+        printed = PRINTED.set_index("split_point").loc[row.block]
+        assert row.full_bytes * printed["time_steps"] == printed["snn_bytes"] * row.time_steps
+        assert row.float32 == pytest.approx(32 * row.compression / row.time_steps)
+    assert (cells["counted_ratio"] < cells["paper_ratio"]).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "bits_each", "plane", "channels"), [(64, 4, 16, 8), (64, 8, 16, 4), (16, 1, 16, 8), (5, 2, 16, None)]
+)
+def test_channels_that_fill_a_budget(size, bits_each, plane, channels):
+    assert ra.channels_for(size, bits_each, plane) == channels
+    if channels:
+        assert channels * bits_each * plane == 8 * size
+
+
+def test_all_families_of_a_budget_send_its_bytes(e, p, curves):
+    rates, _ = curves
+    own = rates[(rates["split_point"] == 2) & (rates["stride"] == 1)]
+    assert {"spikes, T = 1", "spikes, T = 2", "codes, 1 bit", "random mask, T = 2"} <= set(own["family"])
+    bits = own["channels"] * 16 * own["bits_each"]
+    plain = ~own["family"].str.startswith(("coded", "random"))
+    assert (own["bytes"] == bits / 8)[plain].all()
+    mask = own[own["family"].str.startswith("random")].iloc[0]
+    assert mask["bytes"] == 8 and mask["channels"] == 4 * 2
+    spikes = own[(own["family"] == "spikes, T = 2") & (own["bytes"] == 8)].iloc[0]
+    assert spikes["accuracy"] == e.accuracy(e.compressed(Candidate(2, 2, 1, 2))[0])
+    files = rates[rates["split_point"] == 0].set_index("family")
+    assert files.loc["PNG", "accuracy"] == e.accuracy(e.ann()) and set(files.index) == {
+        "PNG", "WebP, lossless", "JPEG", "WebP"}  # fmt: skip
+
+
+def test_coded_spikes_take_the_bytes_of_their_best_context(e, p, curves):
+    rates, coded = curves
+    assert tuple(coded.columns) == ra.CODED and set(coded["context"]) == {"tensor", "channel"} <= set(CONTEXTS)
+    plain = coded[coded["network"] == "spikes, T = 2"]
+    row = rates[rates["family"] == "coded spikes, T = 2"].iloc[0]
+    assert row["bytes"] == plain["actual"].min()
+    sparse = noisy_links.spiking(e, Candidate(2, 2, 1, 2), penalty=p.penalty)
+    assert coded[coded["network"].str.startswith("sparse")]["accuracy"].iloc[0] == e.accuracy(sparse)
+
+
+def test_without_a_split_point_only_what_is_measured_already_and_files(e, p, search, cells):
+    from dataclasses import replace
+
+    rates, coded = ra.curves(e, replace(p, rate_split_point=0), search, cells)
+    assert len(coded) == 0 and not rates["family"].str.startswith("random").any()
+    assert {"spikes, T = 2", "codes, 8 bits", "JPEG"} <= set(rates["family"])
+
+
+def test_budgets_that_nothing_fills_are_refused(e):
+    with pytest.raises(ValueError, match=r"^budgets = \[1\] is not allowed"):
+        ra.rates(e, 2, [1], [4], [8])
+
+
+def test_within_takes_the_best_of_at_most_so_many_bytes():
+    table = pd.DataFrame({"family": ["a", "a", "b", "a"], "bytes": [2, 4, 5, 9], "accuracy": [0.8, 0.7, 0.9, 1.0]})
+    found = ra.within(table, [4, 1, 8]).set_index("family")
+    assert list(found.columns) == ["1 B", "4 B", "8 B"] and found.loc["a"].tolist()[1:] == [0.8, 0.8]
+    assert found["1 B"].isna().all() and math.isnan(found.loc["b", "4 B"]) and found.loc["b", "8 B"] == 0.9
+
+
+def run_of(blocks, cells):
+    return {"parameters": {"blocks": blocks, "dataset": "cifar100", "width": 0.25}}, {"cells": cells}
+
+
+def test_recorded_rows_stand_beside_the_printed_ones():
+    cells = pd.DataFrame({"split_point": [2, 16, 16], "time_steps": [2, 2, 4], "drop": [0.01, 0.5, 0.02]})
+    found = {"wide": run_of([3, 4, 6, 3], cells), "small": run_of([1, 1, 1, 1], cells)}
+    beside = ra.beside_published(found).set_index("split_point")
+    assert list(beside.columns) == ["time_steps", "published", "wide"]  # other depths have no such split points
+    assert beside["published"].tolist() == PRINTED["accuracy_drop"].tolist()
+    assert beside.loc[2, "wide"] == 1.0 and beside.loc[16, "wide"] == 2.0 and beside["wide"].isna().sum() == 14
+    assert ra.beside_published({}).shape == (16, 3)
+    both = ra.recorded_cells(found)
+    assert both["run"].tolist() == ["wide"] * 3 + ["small"] * 3 and list(both.columns[:3]) == [
+        "run",
+        "dataset",
+        "width",
+    ]
+    assert ra.recorded_cells({}).empty
