@@ -52,16 +52,19 @@ def test_spiking_part_counts_connections_for_the_paper_and_everything():
     assert part.bytes == sum(t.numel() * t.element_size() for t in net.state_dict().values())
 
 
-def test_best_method_of_each_T_has_no_prerun_and_is_a_mean_over_seeds():
+def test_method_is_fixed_beforehand_has_no_prerun_and_is_a_mean_over_seeds():
+    """The one that stands first in the order is not the one that is best here."""
     rows = pd.DataFrame(
         [
-            ("a", 1, 1, 0, 0.5, 10.0), ("a", 1, 1, 1, 0.9, 10.0), ("b", 1, 1, 0, 0.8, 10.0), ("b", 1, 1, 1, 0.8, 10.0),
-            ("pre", 1, 5, 0, 1.0, 1.0), ("a", 2, 2, 0, 0.9, 5.0), ("b", 2, 2, 0, 0.9, 3.0),
+            ("qcfs", 2, 2, 0, 0.99, 5.0), ("lmpc", 2, 2, 0, 0.9, 3.0), ("qcfs", 1, 1, 0, 0.95, 10.0),
+            ("lmpc", 1, 1, 0, 0.5, 10.0), ("lmpc", 1, 1, 1, 0.9, 12.0), ("tuned", 1, 5, 0, 1.0, 1.0),
         ],
         columns=["method", "time_steps", "total_steps", "seed", "accuracy", "all_ac"],
     )  # fmt: skip
-    found = candidates._best_of_each_T(rows)
-    assert found[["method", "time_steps"]].to_numpy().tolist() == [["b", 1], ["b", 2]]
+    found = candidates._one_method(rows)[["method", "time_steps", "accuracy", "all_ac"]]
+    assert found.to_numpy().tolist() == [["lmpc", 1, 0.7, 11.0], ["lmpc", 2, 0.9, 3.0]]
+    other = candidates._one_method(rows[rows["method"] == "qcfs"].replace("qcfs", "mine"))
+    assert other["method"].tolist() == ["mine", "mine"] and candidates._one_method(rows[:0]).empty
 
 
 def test_plans_are_made_once_for_the_same_parameters_and_data(tmp_path, monkeypatch):
