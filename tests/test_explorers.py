@@ -16,6 +16,7 @@ from snnbook import explorers, papers, plots
 from snnbook.bottleneck import backbone, table3
 from snnbook.bottleneck.energy import ITEMS, radio_joules
 from snnbook.bottleneck.grid import grid, shapes_only
+from snnbook.conversion_tables import recorded_runs
 from snnbook.counts import count
 from snnbook.explorers import Explorer, Key, Panel, Reference
 from snnbook.explorers.table import number
@@ -174,6 +175,29 @@ def test_split_prices_a_board(splitting):
     (unsplit,) = splitting.lines(start, "milliseconds")
     assert unsplit.value == pytest.approx(2000)
     assert splitting.sentence(start).startswith("5 devices, ζ = 90 %, Raspberry Pi 4 Model B: accuracy 95.0 %")
+
+
+def test_recorded_runs_are_explored_as_they_were_recorded():
+    """The committed grid: every N and ζ of its recipe, with the values of its table."""
+    found = recorded_runs("21_split_prune_tradeoffs", "results/explorers")
+    manifest, tables = found["digits_vgg5"]
+    e = explorers.split(explorers.recorded(found))
+    asked = manifest["parameters"]
+    assert e.values("n_devices") == asked["numbers"] and e.values("zeta") == asked["zetas"]
+    for row in tables["sweep"].to_dict("records"):
+        chosen = {**e.settle({}), "n_devices": row["n_devices"], "zeta": row["zeta"]}
+        assert e.picked(chosen)["accuracy"].item() == pytest.approx(100 * row["accuracy"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("chapter", "name"),
+    [("21_split_prune_tradeoffs", "split"), ("33_energy_tables", "compression"), ("34_noisy_channels", "noise")],
+)
+def test_chapters_hold_their_explorer(root, chapter, name):
+    cells = json.loads((root / "notebooks" / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
+    shown = ["".join(o.get("data", {}).get("text/html", "")) for c in cells for o in c.get("outputs", [])]
+    (html,) = [h for h in shown if "data-explorer" in h]
+    assert html.startswith(f'<div data-explorer="{name}">') and len(html) < 100_000
 
 
 def test_split_refuses_hardware_that_skips_zeros(tmp_path):

@@ -221,7 +221,8 @@
       for (const { key, show } of controls) show(chosen[key.column], table.offered(chosen, key.column));
       legend(names, table, rows, chosen);
       result.textContent = table.sentence(chosen);
-      const beside = Math.min(charts.length, Math.max(1, Math.floor(room / 260)));
+      const least = charts.length > 2 ? 215 : 260;
+      const beside = Math.min(charts.length, Math.max(1, Math.floor(room / least)));
       for (const { panel, svg } of charts) {
         draw(svg, Math.floor((room - 12 * (beside - 1)) / beside), table, panel, chosen, pick);
         svg.setAttribute("aria-label", `${panel.text} over ${table.key[table.x].text}. ${result.textContent}`);
