@@ -117,6 +117,14 @@ def without_thebe(app, pagename, templatename, context, doctree) -> None:
     context["script_files"] = [s for s in scripts if "thebe" not in f"{s.filename}{s.attributes}".lower()]
 
 
+def only_modules_with_source(app) -> list:
+    """Leave modules without a page of source, such as ``builtins``, out of the list (event ``html-collect-pages``)."""
+    modules = getattr(app.env, "_viewcode_modules", {})
+    for name in [name for name, found in modules.items() if not found]:
+        del modules[name]
+    return []
+
+
 def _leave_section(analyser, node) -> None:
     """End of a section for sphinx-codeautolink, which expects a title in each; an exercise has none."""
     del analyser.title_stack[-1:]
@@ -128,6 +136,7 @@ def setup(app) -> dict:
     app.connect("config-inited", repository_buttons, priority=100)
     app.connect("config-inited", version, priority=100)
     app.connect("source-read", add_api)
+    app.connect("html-collect-pages", only_modules_with_source, priority=100)
     app.connect("html-page-context", without_thebe, priority=900)
     app.connect("html-page-context", launch_buttons, priority=901)
     app.connect("autodoc-process-docstring", docstring, priority=100)
