@@ -15,6 +15,13 @@ from typing import Any, ClassVar
 
 from .checks import check, check_choice
 
+#: Image sets of the chapters on conversion and on cut networks; ``npz`` is a file of one's own.
+IMAGE_SETS = ("digits", "cifar10", "cifar100", "npz")
+#: Networks of snnbook.models that are converted, that are split over devices, and that are cut in two.
+CONVERTED = ("vgg5", "vgg9", "vgg16", "resnet20", "resnet20_wide")
+SPLIT = ("vgg5", "vgg9", "vgg16", "cifarnet")
+CUT = ("resnet20", "resnet20_wide", "resnet50")
+
 
 def field(default: Any, help: str, *, low=None, high=None, choices=None) -> Any:
     """A parameter: its default, one line of help and what is allowed (bounds inclusive, for each element of a list).
@@ -188,7 +195,7 @@ class EnergyAccounting(Params):
     notebook: ClassVar[str] = "02_energy_accounting"
     dataset: str = field("digits", "data set by its name in snnbook.data")
     data_dir: str = data_dir_field()
-    model: str = field("vgg5", "network by its name", choices=("vgg5", "vgg9", "vgg16", "cifarnet"))
+    model: str = field("vgg5", "network by its name", choices=SPLIT)
     width: float = field(0.25, "multiplier on the width of every hidden layer", low=0.01, high=4)
     time_steps: int = field(5, "time steps T of the spiking network", low=1, high=128)
     epochs: int = field(4, "epochs of training", low=1, high=1000)
@@ -206,12 +213,12 @@ class TwoStageConversion(Params):
     """Chapter 12: ReLU pre-training, QC-ANN, SNN."""
 
     notebook: ClassVar[str] = "12_two_stage_conversion"
-    dataset: str = field("digits", "data set: digits or cifar10 or cifar100", choices=("digits", "cifar10", "cifar100"))
+    dataset: str = field("digits", "data set: digits or cifar10 or cifar100 or npz", choices=IMAGE_SETS)
     data_dir: str = data_dir_field()
     model: str = field(
         "vgg9",
         "network by its name in snnbook.models",
-        choices=("vgg5", "vgg9", "vgg16", "resnet20", "resnet20_wide"),
+        choices=CONVERTED,
     )
     width: float = field(0.25, "multiplier on the width of every hidden layer", low=0.05, high=4)
     methods: list[str] = field(
@@ -248,12 +255,12 @@ class TwoStageConversion(Params):
 class ConvertedNetworks(Params):
     """What chapters that measure converted networks share; with equal values they share the trained networks too."""
 
-    dataset: str = field("digits", "data set: digits or cifar10 or cifar100", choices=("digits", "cifar10", "cifar100"))
+    dataset: str = field("digits", "data set: digits or cifar10 or cifar100 or npz", choices=IMAGE_SETS)
     data_dir: str = data_dir_field()
     model: str = field(
         "vgg9",
         "network by its name in snnbook.models",
-        choices=("vgg5", "vgg9", "vgg16", "resnet20", "resnet20_wide"),
+        choices=CONVERTED,
     )
     width: float = field(0.25, "multiplier on the width of every hidden layer", low=0.05, high=4)
     quant_steps: int = field(8, "quantisation steps L of the quantised ANNs", low=1, high=256)
@@ -340,7 +347,7 @@ class SplitNetworks(Params):
 
     dataset: str = field("digits", "data set by its name in snnbook.data")
     data_dir: str = data_dir_field()
-    model: str = field("vgg5", "network by its name", choices=("vgg5", "vgg9", "vgg16", "cifarnet"))
+    model: str = field("vgg5", "network by its name", choices=SPLIT)
     width: float = field(0.25, "multiplier on the width of every hidden layer", low=0.01, high=4)
     time_steps: int = field(5, "time steps T of the spiking networks", low=1, high=128)
     n_devices: int = field(5, "number of devices N, each with one sub-model", low=1, high=64)
@@ -376,9 +383,9 @@ class SplitNetworks(Params):
 class BottleneckNetworks(Params):
     """What the chapters on SpikeBottleNet share; with equal values they share the trained networks too."""
 
-    dataset: str = field("digits", "data set: digits or cifar10 or cifar100", choices=("digits", "cifar10", "cifar100"))
+    dataset: str = field("digits", "data set: digits or cifar10 or cifar100 or npz", choices=IMAGE_SETS)
     data_dir: str = data_dir_field()
-    model: str = field("resnet50", "network by its name", choices=("resnet20", "resnet20_wide", "resnet50"))
+    model: str = field("resnet50", "network by its name", choices=CUT)
     width: float = field(0.125, "multiplier on the width of every hidden layer", low=0.01, high=4)
     blocks: list[int] = field([1, 1, 1, 1], "residual blocks of each stage", low=1, high=64)
     order: str = field("ms", "LIF before each convolution: ms; or after it and after additions: post",
@@ -610,7 +617,7 @@ class Planner(Params):
     """Chapter 40: where to compute, over all plans of the other chapters."""
 
     notebook: ClassVar[str] = "40_planner"
-    dataset: str = field("digits", "data set: digits or cifar10 or cifar100", choices=("digits", "cifar10", "cifar100"))
+    dataset: str = field("digits", "data set: digits or cifar10 or cifar100 or npz", choices=IMAGE_SETS)
     data_dir: str = data_dir_field()
     source: str = field("", "folder of recorded runs to plan on, such as results; empty means to compute")
     conversion: str = field("", "changed parameters of chapter 13 as name and value with commas between")

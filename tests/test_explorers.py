@@ -22,6 +22,7 @@ from snnbook.explorers import Explorer, Key, Panel, Reference
 from snnbook.explorers.table import number
 from snnbook.widgets import table_explorer
 
+COLUMNS = [f"{a}_{m}" for a in ("largest", "total") for m in ("dense_macs", "payload_bits")]
 STATIC = Path(__file__).resolve().parent.parent / "book" / "_static"
 SHAPE = (3, 32, 32)
 
@@ -198,6 +199,14 @@ def test_chapters_hold_their_explorer(root, chapter, name):
     shown = ["".join(o.get("data", {}).get("text/html", "")) for c in cells for o in c.get("outputs", [])]
     (html,) = [h for h in shown if "data-explorer" in h]
     assert html.startswith(f'<div data-explorer="{name}">') and len(html) < 100_000
+
+
+def test_split_starts_at_the_nearest_threshold_that_a_run_has(splitting):
+    sweep = pd.DataFrame(
+        [{"n_devices": 1, "zeta": z, "accuracy": 0.9} | dict.fromkeys(COLUMNS, 1e6) for z in (80.0, 86.0, 95.0)]
+    )
+    e = explorers.split({"run": (sweep, {"accuracy": 1, "dense_macs": 1e6})}, 91.0)
+    assert e.settle({})["zeta"] == 95.0
 
 
 def test_split_refuses_hardware_that_skips_zeros(tmp_path):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import papermill
 import pytest
 
@@ -267,3 +268,22 @@ def test_other_parameters_run_and_leave_a_manifest(path, tmp_path):
     assert {k: manifest["parameters"][k] for k in OTHER[path.stem]} == OTHER[path.stem]
     assert manifest["files"] and all((out / name).exists() for name in manifest["files"])
     assert not list(out.glob("*.part"))
+
+
+#: A chapter of each part that trains.
+WITH_OWN_DATA = ["13_conversion_benchmark", "21_split_prune_tradeoffs", "30_split_points"]
+
+
+@pytest.mark.parametrize("name", WITH_OWN_DATA)
+def test_chapters_run_on_a_file_of_ones_own(name, tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(240) % 3
+    x = (40 * y[:, None, None] + rng.integers(0, 60, (240, 16, 16))).astype(np.uint8)
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
+    given = OTHER[name] | {"dataset": "npz", "data_dir": str(tmp_path / "mine.npz"), "out_dir": str(tmp_path / "run")}
+    names = params.by_notebook()[name].help()
+    given |= {k: 40 for k in ("calibration", "validation") if k in names}
+    path = next(path for path in NOTEBOOKS if path.stem == name)
+    out = str(tmp_path / "out.ipynb")
+    papermill.execute_notebook(str(path), out, given, progress_bar=False, kernel_name="python3", cwd=str(path.parent))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["parameters"]["dataset"] == "npz"

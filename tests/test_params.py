@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import example_parameters
 
-from snnbook import params
+from snnbook import models, params
+from snnbook.data import datasets
 from snnbook.params import Params
 
 
@@ -114,3 +115,9 @@ def test_by_notebook_finds_classes_by_name(Example):
 def test_defaults_of_every_notebook_are_allowed_and_every_parameter_has_help():
     for cls in params.by_notebook().values():
         assert all(cls().help().values()), cls
+
+
+def test_networks_that_can_be_chosen_exist_and_every_one_can_be_chosen():
+    offered = set(params.CONVERTED) | set(params.SPLIT) | set(params.CUT)
+    assert offered == set(models.VGG) | set(models.RESNET)
+    assert set(params.IMAGE_SETS) <= set(datasets())

@@ -59,7 +59,7 @@ def split(
     Args:
         sweeps: label of a run → its sweep (one row for each N and ζ, columns of
             :func:`snnbook.ec_snn_tables.sweep`) and the unsplit network's ``accuracy`` (0 to 1) and ``dense_macs``.
-        zeta: ζ at the start, in percent.
+        zeta: ζ at the start, in percent; the nearest that a run has.
         boards: names of device profiles that multiply zeros; all by default, the Raspberry Pi first.
 
     Raises:
@@ -77,6 +77,7 @@ def split(
             values = zip(("milliseconds", "millijoules"), _cost(unsplit["dense_macs"], 0, board), strict=True)
             references += [Reference(column, "unsplit", value, where) for column, value in values]
     numbers = sorted({int(n) for part in parts for n in part["n_devices"]})
+    start = zeta if zeta is None else min((z for part in parts for z in part["zeta"]), key=lambda z: abs(z - zeta))
     return Explorer(
         "split",
         "Pruning threshold and number of devices against accuracy, energy and latency",
@@ -92,7 +93,7 @@ def split(
                 {n: f"{n} device{'s' * (n > 1)}" for n in numbers},
                 numbers[-1],
             ),
-            Key("zeta", "Pruning threshold ζ, %", "slider", start=zeta),
+            Key("zeta", "Pruning threshold ζ, %", "slider", start=start),
         ),
         "zeta",
         "n_devices",
