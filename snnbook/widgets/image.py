@@ -16,4 +16,4 @@ def image(fig: Figure, alt: str) -> str:
     fig.savefig(png, format="png")
     plt.close(fig)
     data = base64.b64encode(png.getvalue()).decode()
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+    return f'<img alt="{escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'
