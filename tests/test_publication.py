@@ -319,7 +319,7 @@ def small_book(tmp_path):
         (folder / f"{name}.html").write_text(start.format(name.title()) + body + "</article></body></html>")
     (folder.parent / "index.html").write_text("<title>x</title>")
     (tmp_path / "_config.yml").write_text(yaml.safe_dump({"title": "Book", "author": "Somebody"}))
-    part = {"caption": "Part", "chapters": [{"file": "book/two"}, {"file": "book/three"}]}
+    part = {"caption": "Part", "chapters": [{"file": "book/two", "sections": [{"file": "book/three"}]}]}
     (tmp_path / "_toc.yml").write_text(yaml.safe_dump({"root": "book/index", "parts": [part]}))
     return tmp_path
 

@@ -15,6 +15,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 Usage = namedtuple("Usage", "total used free")
@@ -301,6 +302,26 @@ def test_every_module_is_in_the_api_reference():
     public = {".".join(f.parts) for f in files if not f.name.startswith("_")}
     packages = {".".join(f.parent.parts) for f in files if f.name == "__init__"}
     assert set(pages.api_modules()) == public | packages
+
+
+def test_every_page_of_the_api_reference_is_in_the_contents():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    chapters = {c["file"]: c for part in toc["parts"] for c in part["chapters"]}
+    listed = [page["file"] for page in chapters["book/api"]["sections"]]
+    assert listed[0] == pages.ROOT_PAGE
+    assert sorted(listed) == sorted({pages.page_of(module) for module in pages.api_modules()})
+    assert all((ROOT / f"{page}.md").exists() for page in listed)
+    assert [pages.page_of(m) for m in ("snnbook", "snnbook.neurons", "snnbook.link", "snnbook.link.server")] == [
+        *["book/api/snnbook"] * 2,
+        *["book/api/link"] * 2,
+    ]
+
+
+def test_overview_of_the_api_names_every_module_with_its_summary():
+    text = pages.api_overview()
+    found = re.findall(r"^- \{ref\}`\S+ <(\S+)>`: \S.*$", text, re.MULTILINE)
+    assert sorted(found) == sorted(pages.api_modules())
+
 
 
 def test_repository_buttons_need_an_address():

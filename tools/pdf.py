@@ -57,8 +57,11 @@ UNFOLD = """async () => {
 def contents(root: Path) -> list[tuple[str, list[str]]]:
     """Parts of the book as (caption, page names without suffix), the first without caption."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    parts = [(part.get("caption", ""), [c["file"] for c in part["chapters"]]) for part in toc["parts"]]
-    return [("", [toc["root"]]), *parts]
+    found = [("", [toc["root"]])]
+    for part in toc["parts"]:
+        pages = [page["file"] for chapter in part["chapters"] for page in (chapter, *chapter.get("sections", []))]
+        found.append((part.get("caption", ""), pages))
+    return found
 
 
 @contextmanager

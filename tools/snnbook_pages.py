@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import pkgutil
 import re
+from itertools import groupby
 
 from sphinx_codeautolink.extension.block import CodeBlockAnalyser
 
@@ -14,6 +17,9 @@ CODE = re.compile(r"(?::[a-z:]+:)?(`{1,2})~?(.+?)\1(?!`)")
 MARKUP = re.compile(r"([\\*_`|])")
 BULLET = re.compile(r"(-|\d+\.) ")
 
+#: Page of the modules that are in no package of their own.
+ROOT_PAGE = "book/api/snnbook"
+
 
 def api_modules() -> list[str]:
     """Every module of the package by dotted name, packages before what they hold."""
@@ -21,17 +27,41 @@ def api_modules() -> list[str]:
     return ["snnbook"] + sorted(m.name for m in found if not m.name.rpartition(".")[2].startswith("_"))
 
 
-def api_source() -> str:
-    """MyST text with one section and one ``automodule`` for each module."""
+def page_of(module: str) -> str:
+    """The page of a module: one for each package, and ``ROOT_PAGE`` for the modules of none."""
+    packages = {m.name for m in pkgutil.iter_modules(snnbook.__path__, "snnbook.") if m.ispkg}
+    parts = module.split(".")
+    return f"book/api/{parts[1] if '.'.join(parts[:2]) in packages else 'snnbook'}"
+
+
+def summary(module: str) -> str:
+    """First line of a module's docstring as Markdown."""
+    return CODE.sub(r"`\2`", inspect.getdoc(importlib.import_module(module)).splitlines()[0])
+
+
+def api_overview() -> str:
+    """MyST text with a list of all modules, page by page."""
+    lines: list[str] = []
+    for page, modules in groupby(sorted(api_modules(), key=lambda m: (page_of(m) != ROOT_PAGE, m)), key=page_of):
+        name = page.rpartition("/")[2]
+        lines += ["", "## Modules of the root" if page == ROOT_PAGE else f"## `snnbook.{name}`", ""]
+        lines += [f"- {{ref}}`{m} <{m}>`: {summary(m)}" for m in modules]
+    return "\n".join(lines) + "\n"
+
+
+def api_source(page: str) -> str:
+    """MyST text with one section and one ``automodule`` for each module of a page."""
     directive = ".. automodule:: {0}\n   :members:\n   :ignore-module-all:\n"
     entry = "\n({0})=\n## `{0}`\n\n```{{eval-rst}}\n" + directive + "```\n"
-    return "".join(entry.format(name) for name in api_modules())
+    return "".join(entry.format(name) for name in api_modules() if page_of(name) == page)
 
 
 def add_api(app, docname: str, source: list[str]) -> None:
-    """Append the modules to the page book/api (event ``source-read``)."""
+    """Append the list of modules to the page book/api, and the modules to those below it (event ``source-read``)."""
     if docname == "book/api":
-        source[0] += api_source()
+        source[0] += api_overview()
+    elif docname.startswith("book/api/"):
+        source[0] += api_source(docname)
 
 
 def escape(text: str) -> str:
