@@ -9,6 +9,7 @@ import argparse
 import shlex
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import nn
 
 from snnbook.link.fleet import Fleet
 from snnbook.link.folder import write_fleet
+from snnbook.link.kernel_link import KernelLinks, frames_bytes, why_not
 from snnbook.link.parts import Fuse
 from snnbook.link.payload import pack, unpack
 from snnbook.link.shaper import Rate
@@ -132,6 +134,42 @@ def shaped(p: LinkBenchmark) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["payload_bytes", "ideal_s", "measured_s", "ratio"])
 
 
+def shaped_by_kernel(p: LinkBenchmark) -> pd.DataFrame:
+    """The same over ``tc tbf`` and encrypted, seconds a message of a stream; empty where the rights are missing.
+
+    ``headers`` is what TCP, IP and Ethernet alone make of ``ratio``.
+    """
+    columns = ["payload_bytes", "ideal_s", "measured_s", "ratio", "headers"]
+    if reason := why_not():
+        print(f"no links of the kernel: {reason}")
+        return pd.DataFrame(columns=columns)
+    links, rows = KernelLinks([Rate(p.rate)], [None]), []
+    listener = Listener(links.bind, links.keys / "server")
+    with links[0].entered():
+        channel = Channel(listener.address, links.keys / "part_0")
+    channel.send(b"hello", 10.0)
+    listener.receive(10)
+    for size in p.payloads:
+        n, ideal = max(p.repeats, 2**17 // size), 8 * size / p.rate
+        measured = _stream(channel, listener, size, n) / n
+        rows.append((size, ideal, measured, measured / ideal, frames_bytes(n * size) / (n * size)))
+    channel.close()
+    listener.close()
+    links.close()
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _stream(channel: Channel, listener: Listener, size: int, n: int) -> float:
+    """Seconds that ``n`` messages take, sent as fast as the link takes them."""
+    started = time.perf_counter()
+    sender = threading.Thread(target=lambda: [channel.send(bytes(size), 60.0) for _ in range(n)])
+    sender.start()
+    for _ in range(n):
+        listener.receive(60)
+    sender.join()
+    return time.perf_counter() - started
+
+
 def under_garbage(p: LinkBenchmark, folder: Path) -> pd.DataFrame:
     """Memory of a server before and after malformed messages, and whether it still answers right."""
     fleet_of = make_fleet(p, folder / "garbage", 1)
@@ -167,6 +205,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tables = {"payload": payload_rates(p), "shaped": shaped(p), "loopback": loopback(p, Path(folder))}
         tables["garbage"] = under_garbage(p, Path(folder))
+        tables["kernel"] = shaped_by_kernel(p)
     for name, table in tables.items():
         run.save(name, table)
         print(f"\n{name}\n{table.to_string(index=False)}")

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import link
+from snnbook.link.kernel_link import why_not
 from snnbook.runs import recorded
 
 
@@ -14,9 +15,11 @@ def test_the_benchmark_of_the_link_measures_and_records(tmp_path, capsys):
     link.main([*words, "--out_dir", str(tmp_path)])
     manifest, tables = recorded(tmp_path)
     assert manifest["command"].startswith("python -m benchmarks.link --elements '[64]'")
-    assert set(tables) == {"payload", "shaped", "loopback", "garbage"}
+    assert set(tables) == {"payload", "shaped", "loopback", "garbage", "kernel"}
     assert (tables["loopback"]["differing"] == 0).all() and list(tables["loopback"]["window"]) == [1, 4]
     assert tables["shaped"]["ideal_s"][0] == 0.02 and tables["shaped"]["ratio"][0] > 1
+    assert list(tables["kernel"]["payload_bytes"]) == ([] if why_not() else [2500])
+    assert (tables["kernel"]["ratio"] > 1).all() and (tables["kernel"]["ratio"] < 1.3).all()
     assert tables["garbage"]["dropped"][0] >= 198 and tables["garbage"]["differing"][0] == 0
     assert isinstance(tables["payload"], pd.DataFrame) and "loopback" in capsys.readouterr().out
 

@@ -14,8 +14,10 @@ import tomllib
 from collections import namedtuple
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 Usage = namedtuple("Usage", "total used free")
@@ -116,6 +118,19 @@ def test_no_index_gives_one_sentence_and_no_stamp(project, monkeypatch, capsys):
 )
 def test_words_of_pip_become_one_sentence(log, start):
     assert bootstrap.explain(log, (3, 12)).startswith(start)
+
+
+def test_kernels_start_in_silence(tmp_path, capfd):
+    """The settings are read by a kernel, and it says nothing on the terminal."""
+    bootstrap.configure(str(tmp_path))
+    assert (tmp_path / "etc" / "ipython" / "ipython_kernel_config.py").read_text() == bootstrap.KERNEL_CONFIG
+    found = Path(sys.prefix, "etc", "ipython", "ipython_kernel_config.py")
+    if not found.exists() or found.read_text() != bootstrap.KERNEL_CONFIG:
+        pytest.skip("an environment that tools/bootstrap.py did not make")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("6 * 7")])
+    NotebookClient(notebook, kernel_name="python3").execute()
+    assert notebook.cells[0].outputs[0]["data"]["text/plain"] == "42"
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.fixture

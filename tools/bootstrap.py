@@ -17,6 +17,9 @@ GIB = 1024**3
 #: Disk for a new environment with its downloads, and for an update of one; torch for Linux brings CUDA.
 NEW_BYTES = 10 * GIB if sys.platform.startswith("linux") else 4 * GIB
 UPDATE_BYTES = 1 * GIB
+#: For kernels of this environment: each says at its start that its loopback connection is not encrypted, which every
+#: build would print dozens of times.
+KERNEL_CONFIG = 'c.IPKernelApp.log_level = "ERROR"\n'
 OFFLINE = (
     "after connection broken by",
     "NewConnectionError",
@@ -102,7 +105,7 @@ def explain(log, python_version=None):
 
 def wanted(root):
     """Content hash of what the environment is made from, and where: an editable install names its folder."""
-    digest = hashlib.sha256(root.encode())
+    digest = hashlib.sha256((root + KERNEL_CONFIG).encode())
     for name in ("requirements.txt", "pyproject.toml"):
         with open(os.path.join(root, name), "rb") as file:
             digest.update(file.read())
@@ -155,6 +158,14 @@ def install(python, root, log_path):
         raise SystemExit("{} (pip's words are in {})".format(explain(text, version_of(python)), log_path))
 
 
+def configure(venv):
+    """Write the settings of the environment's kernels."""
+    folder = os.path.join(venv, "etc", "ipython")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "ipython_kernel_config.py"), "w") as file:
+        file.write(KERNEL_CONFIG)
+
+
 def bootstrap(root, version=None, disk_usage=shutil.disk_usage):
     """Bring ``root``/.venv up to date; does nothing where its stamp says that it is.
 
@@ -181,6 +192,7 @@ def bootstrap(root, version=None, disk_usage=shutil.disk_usage):
         make_venv(base, venv)
     open(unfinished, "w").close()
     install(python, root, log)
+    configure(venv)
     os.remove(unfinished)
     with open(stamp, "w") as file:
         file.write(want)

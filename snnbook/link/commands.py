@@ -45,6 +45,7 @@ def add(commands) -> None:
     p.add_argument("--drive", action="store_true", help="let device 0 drive itself instead of being triggered")
     p.add_argument("--deadline", type=float, help="seconds that a sample waits for its parts, instead of the plan's")
     p.add_argument("--out", type=Path, metavar="CSV", help="write one row a sample there")
+    p.add_argument("--kernel", action="store_true", help="let the kernel make the links (tc tbf; Linux, as root)")
     _common(p)
     _link(p)
     _asking(p, "ask for the first N samples (all)")
@@ -131,7 +132,8 @@ def _fleet(args) -> int:
     samples, asking = range(min(args.samples or n, n)), {"window": args.window, "timeout": args.timeout}
     if args.connect:
         return _show(_ask(args, samples, asking), args.out)
-    with Fleet(args.folder, threads=args.threads, deadline=args.deadline, **_rates(args)) as fleet:
+    options = {"threads": args.threads, "deadline": args.deadline, "kernel": args.kernel}
+    with Fleet(args.folder, **options, **_rates(args)) as fleet:
         return _show((fleet.walk if args.drive else fleet.run)(samples, **asking), args.out)
 
 

@@ -31,6 +31,7 @@ from .client import Client
 from .device import serve_part, walk_part
 from .folder import part_file, read_plan
 from .garbage import garbage
+from .kernel_link import KernelLinks, enter
 from .measure import Measured
 from .messages import decode, encode
 from .server import serve
@@ -48,7 +49,7 @@ def _follow_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _child(work, group: int, threads: int, report, arguments: dict) -> None:
+def _child(work, group: int, threads: int, report, namespace: str, arguments: dict) -> None:
     """Main function of every process here: join the fleet's process group, work, report why that did not go."""
     try:
         os.setpgid(0, group)
@@ -57,8 +58,10 @@ def _child(work, group: int, threads: int, report, arguments: dict) -> None:
     threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
+        if namespace:
+            enter(namespace)
         work(**arguments)
-    except (ValueError, FileNotFoundError, TimeoutError) as error:
+    except (ValueError, OSError) as error:
         report.send_bytes(str(error).encode())
         sys.exit(2)
 
@@ -103,13 +106,15 @@ class Fleet:
         threads: of each process.
         deadline: seconds, instead of the plan's.
         patience: seconds that starting may take.
+        kernel: whether the kernel makes the links (:mod:`snnbook.link.kernel_link`), encrypted, each with a network of
+            its own; by default the transport holds messages back.
 
     Attributes:
         plan: what the folder says.
         address: of the server.
 
     Raises:
-        ValueError: for a damaged folder.
+        ValueError: for a damaged folder, or links that the kernel cannot make here.
         ChildProcessError: if a process does not come up.
     """
 
@@ -122,10 +127,12 @@ class Fleet:
         threads: int = 1,
         deadline: float | None = None,
         patience: float = 120.0,
+        kernel: bool = False,
     ):
         self.folder, self.plan = Path(folder), read_plan(folder)
         self.parts = range(len(self.plan.shapes))
         self._up, self._down = self._rates("up", up), self._rates("down", down)
+        self._links = KernelLinks(self._up, self._down) if kernel else None
         self._threads, self._patience = threads, patience
         self._running: dict[int, multiprocessing.Process] = {}
         self._before: dict[int, int] = {}
@@ -152,9 +159,10 @@ class Fleet:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _process(self, work, group: int, **arguments) -> multiprocessing.Process:
+    def _process(self, work, group: int, namespace: str = "", **arguments) -> multiprocessing.Process:
         ours, theirs = _processes.Pipe(duplex=False)
-        found = _processes.Process(target=_child, args=(work, group, self._threads, theirs, arguments), daemon=True)
+        given = (work, group, self._threads, theirs, namespace, arguments)
+        found = _processes.Process(target=_child, args=given, daemon=True)
         found.start()
         theirs.close()
         self._reports[found.pid] = ours
@@ -170,7 +178,8 @@ class Fleet:
 
     def _start_server(self, deadline: float | None) -> None:
         ours, theirs = _processes.Pipe(duplex=False)
-        self._server = self._process(_server, 0, pipe=theirs, folder=self.folder, deadline=deadline)
+        where = {"address": self._links.bind, "keys": self._keys("server")} if self._links else {}
+        self._server = self._process(_server, 0, pipe=theirs, folder=self.folder, deadline=deadline, **where)
         theirs.close()
         try:
             up = ours.poll(self._patience)
@@ -179,7 +188,16 @@ class Fleet:
             up = False
         if not up:
             raise ChildProcessError(f"the server did not come up: {self._why(self._server)}")
-        self.client = Client(self.address)
+        self.client = Client(self.address, self._keys("client"))
+
+    def _keys(self, name: str) -> Path | None:
+        return self._links.keys / name if self._links else None
+
+    def _link(self, part: int) -> dict:
+        """What the process of a device is told of its link."""
+        if self._links:
+            return {"namespace": self._links[part].name, "keys": self._keys(f"part_{part}")}
+        return {"up": self._up[part], "down": self._down[part]}
 
     @property
     def pids(self) -> dict[str | int, int]:
@@ -192,8 +210,7 @@ class Fleet:
         self._before[part] = self.status()["arrivals"][part]
         self._running[part] = self._process(
             work, self._server.pid, part_file=part_file(self.folder, part),
-            samples=self.folder / "samples.safetensors", address=self.address, up=self._up[part],
-            down=self._down[part], **arguments,
+            samples=self.folder / "samples.safetensors", address=self.address, **self._link(part), **arguments,
         )  # fmt: skip
 
     def wait_for(self, parts: Sequence[int]) -> None:
@@ -271,7 +288,7 @@ class Fleet:
 
     def garbage(self, n: int, seed: int = 0) -> None:
         """Send ``n`` malformed messages to the server."""
-        channel = Channel(self.address)
+        channel = Channel(self.address, self._keys("client"))
         try:
             for frames in garbage(n, seed):
                 channel.socket.send_multipart(frames)
@@ -288,4 +305,6 @@ class Fleet:
             self._server.join()
         if self.client is not None:
             self.client.close()
+        if self._links is not None:
+            self._links.close()
         self._server = self.client = None
