@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 1200
 WORKERS ?= 2
+# Several processes share the cores: threads that wait without spinning, and freed memory that is kept.
+SHARED := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 
 .DEFAULT_GOAL := help
 .PHONY: help env book pdf linkcheck course test lint lab execute bench benchlink benchbook clean distclean
@@ -28,8 +30,8 @@ course: book ## write the course into _build/course: notebooks for students and 
 	@$(BIN)/python tools/course.py
 
 test: book ## run every test: package, notebooks and pages
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist loadscope --cov=snnbook --cov-fail-under=90
-	@$(BIN)/python -m pytest notebooks $(NBVAL) -n $(WORKERS) --dist loadscope
+	@$(SHARED) $(BIN)/python -m pytest tests -n $(WORKERS) --dist loadscope --cov=snnbook --cov-fail-under=90
+	@$(SHARED) $(BIN)/python -m pytest notebooks $(NBVAL) -n $(WORKERS) --dist loadscope
 
 lint: env ## check the style with ruff
 	@$(BIN)/ruff check .
