@@ -135,37 +135,37 @@ def shaped(p: LinkBenchmark) -> pd.DataFrame:
 
 
 def shaped_by_kernel(p: LinkBenchmark) -> pd.DataFrame:
-    """The same over ``tc tbf`` and encrypted, seconds a message of a stream; empty where the rights are missing.
+    """The same over ``tc tbf`` and encrypted, seconds a message of a stream; nothing measured without the rights.
 
     ``headers`` is what TCP, IP and Ethernet alone make of ``ratio``.
     """
-    columns = ["payload_bytes", "ideal_s", "measured_s", "ratio", "headers"]
+    sizes = [(size, max(p.repeats, 2**17 // size)) for size in p.payloads]
     if reason := why_not():
         print(f"no links of the kernel: {reason}")
-        return pd.DataFrame(columns=columns)
-    links, rows = KernelLinks([Rate(p.rate)], [None]), []
-    listener = Listener(links.bind, links.keys / "server")
-    with links[0].entered():
-        channel = Channel(listener.address, links.keys / "part_0")
-    channel.send(b"hello", 10.0)
-    listener.receive(10)
-    for size in p.payloads:
-        n, ideal = max(p.repeats, 2**17 // size), 8 * size / p.rate
-        measured = _stream(channel, listener, size, n) / n
-        rows.append((size, ideal, measured, measured / ideal, frames_bytes(n * size) / (n * size)))
-    channel.close()
-    listener.close()
-    links.close()
-    return pd.DataFrame(rows, columns=columns)
+        seconds = [float("nan")] * len(sizes)
+    else:
+        links = KernelLinks([Rate(p.rate)], [None])
+        listener = Listener(links.bind, links.keys / "server")
+        with links[0].entered():
+            channel = Channel(listener.address, links.keys / "part_0")
+        stream_seconds(channel, listener, 5, 1)  # connected now
+        seconds = [stream_seconds(channel, listener, size, n) / n for size, n in sizes]
+        channel.close()
+        listener.close()
+        links.close()
+    rows = [(size, 8 * size / p.rate, s, s / (8 * size / p.rate), frames_bytes(n * size) / (n * size))
+            for (size, n), s in zip(sizes, seconds, strict=True)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["payload_bytes", "ideal_s", "measured_s", "ratio", "headers"])
 
 
-def _stream(channel: Channel, listener: Listener, size: int, n: int) -> float:
-    """Seconds that ``n`` messages take, sent as fast as the link takes them."""
+def stream_seconds(channel: Channel, listener: Listener, size: int, n: int) -> float:
+    """Seconds that ``n`` messages take, sent as fast as the link takes them; TimeoutError if one is lost."""
     started = time.perf_counter()
     sender = threading.Thread(target=lambda: [channel.send(bytes(size), 60.0) for _ in range(n)])
     sender.start()
     for _ in range(n):
-        listener.receive(60)
+        if listener.receive(60) is None:
+            raise TimeoutError(f"a message of {size} bytes did not arrive within 60 s")
     sender.join()
     return time.perf_counter() - started
 

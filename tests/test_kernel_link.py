@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from fleets import make_split
 
+from benchmarks.link import stream_seconds
 from snnbook.link import kernel_link
 from snnbook.link.fleet import Fleet
 from snnbook.link.kernel_link import KernelLink, KernelLinks, frames_bytes
@@ -72,17 +72,6 @@ def test_a_failing_command_leaves_nothing_behind():
     assert not namespaces()
 
 
-def seconds_a_message(channel, listener, size: int, n: int) -> float:
-    """Of a stream of ``n`` messages."""
-    started = time.monotonic()
-    sender = threading.Thread(target=lambda: [channel.send(bytes(size), 30) for _ in range(n)])
-    sender.start()
-    for _ in range(n):
-        assert listener.receive(30) is not None
-    sender.join()
-    return (time.monotonic() - started) / n
-
-
 @needs_rights
 def test_a_megabit_a_second_is_one_with_all_headers():
     """Messages of 4 KB against the closed form, within 5 %; the other direction is not held back."""
@@ -96,7 +85,7 @@ def test_a_megabit_a_second_is_one_with_all_headers():
         assert frames == [b"hello"]
         size, n = 4096, 30
         expected = 8 * frames_bytes(n * (size + ENCRYPTED)) / 1e6 / n
-        assert seconds_a_message(channel, listener, size, n) == pytest.approx(expected, rel=0.05)
+        assert stream_seconds(channel, listener, size, n) / n == pytest.approx(expected, rel=0.05)
         assert expected == pytest.approx(8 * size / 1e6, rel=0.1)
         started = time.monotonic()
         assert listener.send(peer, bytes(10**6)) and channel.receive(10) is not None

@@ -18,8 +18,9 @@ def test_the_benchmark_of_the_link_measures_and_records(tmp_path, capsys):
     assert set(tables) == {"payload", "shaped", "loopback", "garbage", "kernel"}
     assert (tables["loopback"]["differing"] == 0).all() and list(tables["loopback"]["window"]) == [1, 4]
     assert tables["shaped"]["ideal_s"][0] == 0.02 and tables["shaped"]["ratio"][0] > 1
-    assert list(tables["kernel"]["payload_bytes"]) == ([] if why_not() else [2500])
-    assert (tables["kernel"]["ratio"] > 1).all() and (tables["kernel"]["ratio"] < 1.3).all()
+    kernel = tables["kernel"].iloc[0]
+    assert kernel["payload_bytes"] == 2500 and 1 < kernel["headers"] < 1.1
+    assert 1 < kernel["ratio"] < 1.3 if not why_not() else pd.isna(kernel["ratio"])
     assert tables["garbage"]["dropped"][0] >= 198 and tables["garbage"]["differing"][0] == 0
     assert isinstance(tables["payload"], pd.DataFrame) and "loopback" in capsys.readouterr().out
 

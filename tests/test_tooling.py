@@ -338,7 +338,6 @@ def test_overview_of_the_api_names_every_module_with_its_summary():
     assert sorted(found) == sorted(pages.api_modules())
 
 
-
 def test_repository_buttons_need_an_address():
     config = namedtuple("Config", "html_theme_options")({"repository_url": ""})
     pages.repository_buttons(None, config)

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+from functools import cache
 from itertools import groupby
 
 from sphinx_codeautolink.extension.block import CodeBlockAnalyser
@@ -27,11 +28,16 @@ def api_modules() -> list[str]:
     return ["snnbook"] + sorted(m.name for m in found if not m.name.rpartition(".")[2].startswith("_"))
 
 
+@cache
+def packages() -> set[str]:
+    """Names of the packages in ``snnbook``."""
+    return {m.name for m in pkgutil.iter_modules(snnbook.__path__) if m.ispkg}
+
+
 def page_of(module: str) -> str:
     """The page of a module: one for each package, and ``ROOT_PAGE`` for the modules of none."""
-    packages = {m.name for m in pkgutil.iter_modules(snnbook.__path__, "snnbook.") if m.ispkg}
-    parts = module.split(".")
-    return f"book/api/{parts[1] if '.'.join(parts[:2]) in packages else 'snnbook'}"
+    name = module.split(".")[1:2]
+    return f"book/api/{name[0]}" if packages().intersection(name) else ROOT_PAGE
 
 
 def summary(module: str) -> str:
