@@ -47,6 +47,11 @@ def _meaning(path: Path) -> str:
     return ast.dump(tree)
 
 
+def modules_of(package: str) -> tuple[str, ...]:
+    """Names of all modules of a package in ``snnbook``, as :func:`code_hash` takes them: ``("conversion/lmpc", …)``."""
+    return tuple(f"{package}/{p.stem}" for p in sorted((_PACKAGE / package).glob("*.py")))
+
+
 @cache
 def code_hash(modules: tuple[str, ...]) -> str:
     """sha256 over what ``modules`` of this package do; comments, docstrings and layout do not count."""

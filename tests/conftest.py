@@ -32,8 +32,8 @@ def experiment(tmp_path_factory):
     """A conversion experiment on three blobs: VGG-5 of a few channels, its networks kept in a folder of its own."""
     from tiny import blobs
 
+    from snnbook.experiments.two_stage import TwoStage
     from snnbook.train import Recipe
-    from snnbook.two_stage import TwoStage
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SNNBOOK_CACHE", str(tmp_path_factory.mktemp("networks")))

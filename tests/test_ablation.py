@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from snnbook import ablation
 from snnbook.conversion import convert
 from snnbook.evaluate import accuracy
+from snnbook.experiments import ablation
 from snnbook.neurons import spiking_layers
 
 

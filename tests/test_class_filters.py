@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_ec_snn import K, e, folder, made, plan  # noqa: F401
 
-from snnbook import class_filters as cf
 from snnbook.evaluate import accuracy
+from snnbook.experiments import class_filters as cf
 from snnbook.record import firing_rates
 from snnbook.splitting.apoz import ClassZeros, class_zeros
 from snnbook.splitting.prune import prune

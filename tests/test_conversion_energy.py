@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from snnbook import conversion_energy, models, syops
+from snnbook import models, syops
 from snnbook.energy import count_operations
+from snnbook.experiments import conversion_energy
 from snnbook.network import Network
 from snnbook.neurons import IF
 from snnbook.record import firing_rates

@@ -9,11 +9,12 @@ import pytest
 import torch
 from tiny import blobs, same_state
 
-from snnbook import cache, ec_snn, ec_snn_tables, store
+from snnbook import cache, store
 from snnbook.counts import count
-from snnbook.ec_snn import EcSnn, SplitPlan
 from snnbook.energy import count_operations, joules
 from snnbook.evaluate import accuracy
+from snnbook.experiments import ec_snn, ec_snn_tables
+from snnbook.experiments.ec_snn import EcSnn, SplitPlan
 from snnbook.models import build
 from snnbook.params import SplitNetworks
 from snnbook.record import firing_rates

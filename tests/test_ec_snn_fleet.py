@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny import blobs
 
-from snnbook import ec_snn_fleet, ec_snn_tables, store
-from snnbook.ec_snn import EcSnn
+from snnbook import store
 from snnbook.evaluate import outputs
+from snnbook.experiments import ec_snn_fleet, ec_snn_tables
+from snnbook.experiments.ec_snn import EcSnn
 from snnbook.link.folder import read_labels
 from snnbook.splitting.submodel import device_part
 from snnbook.train import Recipe

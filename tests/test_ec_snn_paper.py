@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from snnbook import ec_snn_paper as paper
+from snnbook.experiments import ec_snn_paper as paper
 from snnbook.papers import table
 
 

@@ -16,8 +16,8 @@ from snnbook import explorers, papers, plots
 from snnbook.bottleneck import backbone, table3
 from snnbook.bottleneck.energy import ITEMS, radio_joules
 from snnbook.bottleneck.grid import grid, shapes_only
-from snnbook.conversion_tables import recorded_runs
 from snnbook.counts import count
+from snnbook.experiments.conversion_tables import recorded_runs
 from snnbook.explorers import Explorer, Key, Panel, Reference
 from snnbook.explorers.table import number
 from snnbook.widgets import table_explorer

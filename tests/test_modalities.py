@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from tiny import blobs
 
-from snnbook import ec_snn, modalities, params
+from snnbook import params
 from snnbook.data import Split
+from snnbook.experiments import ec_snn, modalities
 from snnbook.record import firing_rates
 
 T = 3

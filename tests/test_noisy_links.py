@@ -10,14 +10,14 @@ import torch
 from scipy.stats import entropy
 from tiny import blobs, same_state
 
-from snnbook import noisy_links as nl
 from snnbook import params
 from snnbook.bottleneck.selection import Candidate
+from snnbook.experiments import noisy_links as nl
+from snnbook.experiments.spike_bottlenet import experiment
 from snnbook.link.channels import Noisy, bsc, channel
 from snnbook.link.coding import Penalty, fit
 from snnbook.link.messages import HEADER_BYTES
 from snnbook.link.protection import Protection
-from snnbook.spike_bottlenet import experiment
 
 CUT = Candidate(2, 2, 1, 2)  # 2 channels of 4 × 4 behind block 2, T = 2: 64 bits
 

@@ -10,12 +10,12 @@ import pytest
 import tiny
 import torch
 
-from snnbook import plan_candidates as candidates
 from snnbook import planner
 from snnbook.bottleneck.backbone import backbone, split_points
 from snnbook.bottleneck.codec import compress, head
 from snnbook.bottleneck.selection import Candidate
 from snnbook.counts import count
+from snnbook.experiments import plan_candidates as candidates
 from snnbook.models import build
 from snnbook.params import ConversionBenchmark, Planner
 from snnbook.runs import Run

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from tiny import blobs
 
-from snnbook import noisy_links, papers, params, spike_bottlenet
-from snnbook import rate_accuracy as ra
+from snnbook import papers, params
 from snnbook.bottleneck import backbone
 from snnbook.bottleneck.selection import Candidate
+from snnbook.experiments import noisy_links, spike_bottlenet
+from snnbook.experiments import rate_accuracy as ra
 from snnbook.link.coding import CONTEXTS
 
 PRINTED = papers.table("spikebottlenet_table1")

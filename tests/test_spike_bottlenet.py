@@ -7,10 +7,11 @@ import pytest
 import torch
 from tiny import blobs, same_state
 
-from snnbook import params, spike_bottlenet
+from snnbook import params
 from snnbook.bottleneck.codec import head
 from snnbook.bottleneck.selection import Candidate, grid
-from snnbook.spike_bottlenet import experiment, experiments, search
+from snnbook.experiments import spike_bottlenet
+from snnbook.experiments.spike_bottlenet import experiment, experiments, search
 
 SHAPE = (1, 8, 8)
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 from tiny import blobs, lively
 
-from snnbook import spike_fleet, store
+from snnbook import store
 from snnbook.bottleneck.backbone import backbone
 from snnbook.bottleneck.codec import compress
+from snnbook.experiments import spike_fleet
 from snnbook.link.client import Client
 from snnbook.link.device import serve_part
 from snnbook.link.fleet import Fleet

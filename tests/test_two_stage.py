@@ -8,9 +8,10 @@ import pytest
 import torch
 from tiny import blobs
 
-from snnbook import conversion, two_stage
+from snnbook import conversion
 from snnbook.conversion import METHODS, infinite_time, mean_outputs
 from snnbook.evaluate import accuracy
+from snnbook.experiments import two_stage
 from snnbook.params import TwoStageConversion
 from snnbook.quantise import ClippedReLU, QuantClip
 from snnbook.train import Recipe

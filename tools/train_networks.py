@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import os
 
-from snnbook import params, two_stage
+from snnbook import params
 from snnbook.__main__ import parse
 from snnbook.data import load
+from snnbook.experiments import two_stage
 
 SOURCES = ("relu", "qc", "qcfs")
 

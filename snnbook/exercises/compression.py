@@ -12,12 +12,13 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 from scipy.stats import bernoulli, norm
 
-from snnbook import noisy_links, papers
+from snnbook import papers
 from snnbook.bottleneck import backbone, energy
 from snnbook.bottleneck.baseline import Quantise
 from snnbook.bottleneck.sizes import pack_codes
 from snnbook.energy import ENERGY_MODELS
 from snnbook.exercises.core import close, equal, exercise, law
+from snnbook.experiments import noisy_links
 from snnbook.link.payload import pack
 from snnbook.neurons import LIF
 

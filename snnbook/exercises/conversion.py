@@ -14,8 +14,9 @@ from scipy.stats import binom, kendalltau
 from spikingjelly.activation_based import neuron
 from torch import nn
 
-from snnbook import conversion_energy, conversion_tables, counts, models, residual, staircase, two_stage
+from snnbook import counts, models, residual, staircase
 from snnbook.exercises.core import call, close, equal, exercise, law, require, show
+from snnbook.experiments import conversion_energy, conversion_tables, two_stage
 
 
 def _eighths(rng: np.random.Generator, steps: int, low: float, high: float) -> list[float]:

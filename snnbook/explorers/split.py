@@ -38,7 +38,7 @@ def recorded(found: Mapping[str, tuple[dict, dict]]) -> dict[str, tuple[pd.DataF
     """Recorded runs of the chapter on trade-offs as :func:`split` takes them: the mean over seeds of each sweep.
 
     Args:
-        found: name → manifest and tables, from :func:`snnbook.conversion_tables.recorded_runs`.
+        found: name → manifest and tables, from :func:`snnbook.experiments.conversion_tables.recorded_runs`.
     """
     sweeps = {}
     for name, (_, tables) in found.items():
@@ -58,7 +58,8 @@ def split(
 
     Args:
         sweeps: label of a run → its sweep (one row for each N and ζ, columns of
-            :func:`snnbook.ec_snn_tables.sweep`) and the unsplit network's ``accuracy`` (0 to 1) and ``dense_macs``.
+            :func:`snnbook.experiments.ec_snn_tables.sweep`) and the unsplit network's ``accuracy`` (0 to 1) and
+            ``dense_macs``.
         zeta: ζ at the start, in percent; the nearest that a run has.
         boards: names of device profiles that multiply zeros; all by default, the Raspberry Pi first.
 

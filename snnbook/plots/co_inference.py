@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from .style import COLOURS, MARKERS, figure
 
-#: Stages of one sample: name, and columns of :func:`snnbook.spike_fleet.timeline` where it begins and ends.
+#: Stages of one sample: name, and columns of :func:`snnbook.experiments.spike_fleet.timeline` where it begins and ends.
 STAGES = (("device", "start", "computed"), ("link", "sending", "received"), ("server", "received", "answered"))
 
 
@@ -18,7 +18,7 @@ def co_inference_timeline(timelines: Mapping[str, pd.DataFrame]) -> Figure:
     """Device, link and server over time, one panel for each way to work, a colour for each sample.
 
     Args:
-        timelines: tables of :func:`snnbook.spike_fleet.timeline` by title; all are drawn to the same scale.
+        timelines: tables of :func:`snnbook.experiments.spike_fleet.timeline` by title; all are drawn to the same scale.
     """
     fig, axes = figure(7.6, 1.5 * len(timelines) + 0.6, nrows=len(timelines), sharex=True, squeeze=False)
     for axis, (title, table) in zip(axes[:, 0], timelines.items(), strict=True):
@@ -68,7 +68,7 @@ def window_curves(table: pd.DataFrame, link_rate: float) -> Figure:
     """Throughput and latency against the number of samples on their way.
 
     Args:
-        table: of :func:`snnbook.spike_fleet.over_windows`.
+        table: of :func:`snnbook.experiments.spike_fleet.over_windows`.
         link_rate: messages a second that the link can carry.
     """
     fig, axes = figure(7.6, 2.8, ncols=2)
@@ -89,7 +89,7 @@ def early_exit_curve(table: pd.DataFrame) -> Figure:
     """Accuracy against the mean number of time steps that are sent, with the confidences that lead there.
 
     Args:
-        table: of :func:`snnbook.noisy_links.early_exit`.
+        table: of :func:`snnbook.experiments.noisy_links.early_exit`.
     """
     fig, axis = figure(6.4, 3.0)
     axis.plot(table["steps"], 100 * table["accuracy"], color=COLOURS[0], marker=MARKERS[0])

@@ -57,7 +57,7 @@ def traffic_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Bytes per image of each schedule, stacked by what moves, a panel for each network.
 
     Args:
-        tables: title to a table of :func:`snnbook.conversion_energy.traffic`.
+        tables: title to a table of :func:`snnbook.experiments.conversion_energy.traffic`.
     """
     fig, axes = figure(7.4, 2.8, ncols=len(tables), squeeze=False, sharey=True)
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):

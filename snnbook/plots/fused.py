@@ -83,7 +83,7 @@ def over_devices(table: pd.DataFrame) -> Figure:
     """Accuracy, spikes, bytes and bits against the number of devices: the largest device and all together.
 
     Args:
-        table: one fusion's rows of :func:`snnbook.ec_snn_fleet.over_devices`.
+        table: one fusion's rows of :func:`snnbook.experiments.ec_snn_fleet.over_devices`.
     """
     panels = (("dense_macs", 1e-6, "MMAC a sample, zeros too"), ("joules", 1e6, "µJ a sample"),
               ("bytes", 1e-3, "kB of tensors"), ("payload_bits", 1e-3, "kbit sent a sample"))  # fmt: skip

@@ -48,7 +48,7 @@ def apoz_maps(table: pd.DataFrame, classes: Sequence[str]) -> Figure:
     """APoZ of every filter for every class, one panel a layer, filters in the order of their mean.
 
     Args:
-        table: from :func:`snnbook.class_filters.apoz_table`.
+        table: from :func:`snnbook.experiments.class_filters.apoz_table`.
         classes: their names.
     """
     layers = list(table.groupby("layer"))
@@ -71,7 +71,7 @@ def apoz_thresholds(table: pd.DataFrame, zeta: float) -> Figure:
     """Sorted APoZ of the filters of each layer for each sub-model, with the threshold (ζ − l)/100.
 
     Args:
-        table: from :func:`snnbook.class_filters.bundle_apoz`.
+        table: from :func:`snnbook.experiments.class_filters.bundle_apoz`.
         zeta: in percent.
     """
     layers = list(table.groupby("layer"))
@@ -116,7 +116,7 @@ def crossed(table: pd.DataFrame, names: Sequence[str]) -> Figure:
     """Accuracy of networks pruned for one bundle of classes (rows) on another (columns).
 
     Args:
-        table: from :func:`snnbook.class_filters.crossed`.
+        table: from :func:`snnbook.experiments.class_filters.crossed`.
         names: classes of each device.
     """
     wide = 100 * table.pivot(index="pruned_for", columns="tested_on", values="accuracy").to_numpy()
@@ -136,7 +136,7 @@ def choice_bars(table: pd.DataFrame) -> Figure:
     """Accuracy on own and on other classes for each rule of choosing the filters that stay; a dot a device.
 
     Args:
-        table: from :func:`snnbook.class_filters.choices`.
+        table: from :func:`snnbook.experiments.class_filters.choices`.
     """
     rules = [r for r in CHOICE_NAMES if r in set(table["rule"])]
     fig, ax = figure(7.0, 0.42 * len(rules) + 1.1)
@@ -158,7 +158,7 @@ def kept_over_zeta(table: pd.DataFrame) -> Figure:
     """Share of filters that stay in each layer against ζ: mean over sub-models, and their range.
 
     Args:
-        table: from :func:`snnbook.class_filters.kept_over_zeta`.
+        table: from :func:`snnbook.experiments.class_filters.kept_over_zeta`.
     """
     fig, ax = figure(7.0, 2.9)
     for (layer, rows), colour, marker in zip(table.groupby("layer"), COLOURS, MARKERS, strict=False):
@@ -178,7 +178,7 @@ def recovery_bars(table: pd.DataFrame) -> Figure:
     """Accuracy of each sub-model before pruning, after it, and after retraining, mean over its labels.
 
     Args:
-        table: from :func:`snnbook.ec_snn_tables.recovery`.
+        table: from :func:`snnbook.experiments.ec_snn_tables.recovery`.
     """
     devices = list(table["device"].unique())
     fig, ax = figure(7.0, 2.8)
@@ -197,7 +197,7 @@ def size_parts(table: pd.DataFrame) -> Figure:
     """Bytes of features and head, the head as trained and multiplied out, for the unsplit network and each device.
 
     Args:
-        table: from :func:`snnbook.ec_snn_tables.sizes`.
+        table: from :func:`snnbook.experiments.ec_snn_tables.sizes`.
     """
     fig, axes = figure(7.4, 2.9, ncols=2)
     rows = np.arange(len(table))
@@ -229,7 +229,7 @@ def zeta_sweep(table: pd.DataFrame, unsplit: dict[str, float]) -> Figure:
     """Accuracy and what the most loaded device needs against ζ, one curve for each number of devices.
 
     Args:
-        table: from :func:`snnbook.ec_snn_tables.sweep`.
+        table: from :func:`snnbook.experiments.ec_snn_tables.sweep`.
         unsplit: ``accuracy``, ``bytes``, ``atsan``, ``dense_macs`` of the unsplit network (features only), dashed.
     """
     panels = {"accuracy": ("test accuracy, %", 0.01)} | {k: QUANTITIES[k] for k in ("bytes", "atsan", "dense_macs")}
@@ -250,7 +250,7 @@ def split_trade_offs(table: pd.DataFrame, unsplit: dict[str, float], quantities:
     """Accuracy against cost, relative to the unsplit network: the most loaded device (full) and all together (open).
 
     Args:
-        table: from :func:`snnbook.ec_snn_tables.sweep`.
+        table: from :func:`snnbook.experiments.ec_snn_tables.sweep`.
         unsplit: ``accuracy`` and each of ``quantities`` of the unsplit network's features.
         quantities: names in ``QUANTITIES``.
     """

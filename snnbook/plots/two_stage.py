@@ -44,7 +44,7 @@ def accuracy_over_time(table: pd.DataFrame, chance: float | None = None) -> Figu
     """Accuracy against T for each method: mean over seeds, and the range between them as a band.
 
     Args:
-        table: from :meth:`snnbook.two_stage.TwoStage.compare`, any number of seeds.
+        table: from :meth:`snnbook.experiments.two_stage.TwoStage.compare`, any number of seeds.
         chance: accuracy (0 to 1) of guessing, drawn as a dotted line.
     """
     fig, ax = figure(7.0, 3.8)
@@ -68,7 +68,7 @@ def thresholds(table: pd.DataFrame) -> Figure:
     """Threshold of each layer under each method.
 
     Args:
-        table: rows of :func:`snnbook.two_stage.thresholds`, several methods below each other.
+        table: rows of :func:`snnbook.experiments.two_stage.thresholds`, several methods below each other.
     """
     fig, ax = figure(7.0, 2.8)
     for (method, rows), colour, marker in zip(table.groupby("method", sort=False), COLOURS, MARKERS, strict=False):
@@ -106,7 +106,7 @@ def layer_errors(table: pd.DataFrame) -> Figure:
     """Mean error of a neuron on held-out images, layer by layer, at the start and after each step of Phase II.
 
     Args:
-        table: from :func:`snnbook.ablation.layer_errors`.
+        table: from :func:`snnbook.experiments.ablation.layer_errors`.
     """
     fig, ax = figure(7.0, 3.0)
     for (position, rows), colour, marker in zip(table.groupby("position"), COLOURS, MARKERS, strict=False):
@@ -123,7 +123,8 @@ def residual_layers(table: pd.DataFrame) -> Figure:
     """Share of neurons with a residual potential in each layer: the plain count beside the corrected one.
 
     Args:
-        table: rows of :func:`snnbook.ablation.residuals` with a column ``method``, several methods below each other.
+        table: rows of :func:`snnbook.experiments.ablation.residuals` with a column ``method``, several methods below
+            each other.
     """
     fig, axes = figure(7.4, 3.2, ncols=2)
     titles = {"plain": "plain: v(T) outside [0, θ)", "corrected": "corrected: wrong number of spikes"}

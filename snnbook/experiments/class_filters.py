@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..network import Network
+from ..record import observe
+from ..splitting.apoz import ClassZeros
+from ..splitting.prune import Masks, chain, masks, prune
 from .ec_snn import EcSnn, SplitPlan
-from .network import Network
-from .record import observe
-from .splitting.apoz import ClassZeros
-from .splitting.prune import Masks, chain, masks, prune
 
 
 def apoz_table(zeros: dict[str, ClassZeros]) -> pd.DataFrame:

@@ -17,18 +17,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ..checks import check
+from ..data import Data
+from ..energy import fan_out
+from ..evaluate import accuracy
+from ..neurons import spiking_layers
+from ..papers import table as published
+from ..params import SplitNetworks
+from ..record import observe
+from ..train import pick_device
 from . import ec_snn
-from .checks import check
-from .data import Data
 from .ec_snn import EcSnn, SplitPlan
 from .ec_snn_tables import costs, fused_accuracy
-from .energy import fan_out
-from .evaluate import accuracy
-from .neurons import spiking_layers
-from .papers import table as published
-from .params import SplitNetworks
-from .record import observe
-from .train import pick_device
 
 #: Bits of a value of a picture or an audio map.
 VALUE_BITS = 8
@@ -217,7 +217,7 @@ def beside_paper(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
     """Recorded accuracies in percent beside Table 1 of the paper, one row a data set; missing where there are none.
 
     Args:
-        found: recorded runs of this chapter, from :func:`snnbook.conversion_tables.recorded_runs`.
+        found: recorded runs of this chapter, from :func:`snnbook.experiments.conversion_tables.recorded_runs`.
 
     Returns:
         Columns ``paper's set``, ``paper, N = n`` (VGG-9), ``here``, ``model``, ``unsplit``, ``N = n`` (mean over

@@ -17,18 +17,18 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor, nn
 
-from .bottleneck import baseline
-from .bottleneck.codec import compress, head, tail
-from .bottleneck.selection import Candidate
-from .cache import trained
-from .checks import check
-from .link.channels import Channel, Noisy, bsc, channel
-from .link.coding import Penalty, SpikeModel, decode, encode, fit, sizes
-from .link.messages import HEADER_BYTES
-from .link.protection import Protection, bit_logits
-from .network import Network
+from ..bottleneck import baseline
+from ..bottleneck.codec import compress, head, tail
+from ..bottleneck.selection import Candidate
+from ..cache import trained
+from ..checks import check
+from ..link.channels import Channel, Noisy, bsc, channel
+from ..link.coding import Penalty, SpikeModel, decode, encode, fit, sizes
+from ..link.messages import HEADER_BYTES
+from ..link.protection import Protection, bit_logits
+from ..network import Network
+from ..train import pick_device
 from .spike_bottlenet import SpikeBottleNet
-from .train import pick_device
 
 #: Samples of a batch on either half.
 BATCH = 256

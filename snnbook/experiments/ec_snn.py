@@ -11,19 +11,19 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from .augment import augmentation
-from .cache import trained
-from .checks import check_choice
-from .data import Data, Split, load
-from .models import build
-from .network import Network
-from .params import SplitNetworks
-from .splitting.apoz import ClassZeros, class_zeros
-from .splitting.fusion import FUSIONS, feature_data, fusion
-from .splitting.partition import PARTITIONS, Parts, check_parts
-from .splitting.prune import Masks, masks, prune
-from .splitting.submodel import retraining_set, with_fresh_head
-from .train import Recipe, pick_device
+from ..augment import augmentation
+from ..cache import trained
+from ..checks import check_choice
+from ..data import Data, Split, load
+from ..models import build
+from ..network import Network
+from ..params import SplitNetworks
+from ..splitting.apoz import ClassZeros, class_zeros
+from ..splitting.fusion import FUSIONS, feature_data, fusion
+from ..splitting.partition import PARTITIONS, Parts, check_parts
+from ..splitting.prune import Masks, masks, prune
+from ..splitting.submodel import retraining_set, with_fresh_head
+from ..train import Recipe, pick_device
 
 #: Samples of a batch in passes without gradient.
 BATCH = 128

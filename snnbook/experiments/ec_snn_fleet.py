@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from . import store
+from .. import store
+from ..link.folder import Plan, Sensor, part_file, read_plan, write_fleet
+from ..link.parts import Fuse
+from ..splitting.submodel import payload_shape
 from .ec_snn import EcSnn, SplitPlan
 from .ec_snn_tables import device_parts, host_latency, pools, sweep
-from .link.folder import Plan, Sensor, part_file, read_plan, write_fleet
-from .link.parts import Fuse
-from .splitting.submodel import payload_shape
 
 
 def server(e: EcSnn, split: SplitPlan, rule: str = "mlp") -> Fuse:
@@ -82,7 +82,7 @@ def over_devices(
     """What N devices cost and reach, for several N and fusions.
 
     Returns:
-        A row for each split and rule: the columns of :func:`snnbook.ec_snn_tables.sweep`, ``fusion``,
+        A row for each split and rule: the columns of :func:`snnbook.experiments.ec_snn_tables.sweep`, ``fusion``,
         ``seconds_device`` (slowest sub-model) and ``seconds_fusion``, for one sample on this machine's CPU.
     """
     rows = []

@@ -19,17 +19,17 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from . import store
-from .bottleneck.codec import Server, head, tail
-from .checks import check
-from .link.fleet import Fleet
-from .link.folder import Plan, write_fleet
-from .link.messages import HEADER_BYTES
-from .link.shaper import Rate
-from .network import Network
+from .. import store
+from ..bottleneck.codec import Server, head, tail
+from ..checks import check
+from ..link.fleet import Fleet
+from ..link.folder import Plan, write_fleet
+from ..link.messages import HEADER_BYTES
+from ..link.shaper import Rate
+from ..network import Network
 
 if TYPE_CHECKING:  # processes import this module, and need no data sets
-    from .data import Data
+    from ..data import Data
 
 #: Bits of a pixel, sent as if they were time steps.
 BITS = 8

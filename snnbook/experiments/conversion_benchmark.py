@@ -10,19 +10,18 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from torch import Tensor, nn
 
-from .cache import cache_folder, code_hash, state_hash
-from .conversion import METHODS
-from .data import Split
-from .energy import count_operations
-from .evaluate import accuracy
-from .record import observe
-from .runs import atomic
-from .train import pick_device
+from ..cache import cache_folder, code_hash, modules_of, state_hash
+from ..conversion import METHODS
+from ..data import Split
+from ..energy import count_operations
+from ..evaluate import accuracy
+from ..record import observe
+from ..runs import atomic
+from ..train import pick_device
 from .two_stage import TwoStage
 
 #: Images of a batch whose operations are counted: all T steps of it are in memory at once.
@@ -30,8 +29,9 @@ COUNTED = 16
 
 #: What decides, beside the networks and the data, what a measurement gives.
 MEASURING_CODE = (
-    *(f"conversion/{p.stem}" for p in sorted((Path(__file__).parent / "conversion").glob("*.py"))),
-    *("conversion_benchmark", "two_stage", "energy", "record", "evaluate", "network", "neurons", "kernels", "quantise"),
+    *modules_of("conversion"),
+    *("experiments/conversion_benchmark", "experiments/two_stage"),
+    *("energy", "record", "evaluate", "network", "neurons", "kernels", "quantise"),
 )
 
 

@@ -14,14 +14,14 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .checks import check, check_choice
-from .conversion import activations
-from .counts import count
-from .energy import count_operations, energy_ratio
-from .neurons import spiking_layers
-from .papers import table as published
-from .record import FiringRates, observe
-from .syops import equation_18
+from ..checks import check, check_choice
+from ..conversion import activations
+from ..counts import count
+from ..energy import count_operations, energy_ratio
+from ..neurons import spiking_layers
+from ..papers import table as published
+from ..record import FiringRates, observe
+from ..syops import equation_18
 
 
 def layers(snn: nn.Module, batches, shape: tuple[int, int, int]) -> tuple[pd.DataFrame, pd.DataFrame]:

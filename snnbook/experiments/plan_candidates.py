@@ -21,26 +21,26 @@ import pandas as pd
 import torch
 from torch import nn
 
+from ..bottleneck import baseline
+from ..bottleneck import energy as cut_energy
+from ..bottleneck.backbone import backbone, split_points
+from ..bottleneck.codec import head
+from ..bottleneck.selection import Candidate, grid
+from ..cache import SPIKING_CODE, TRAINING_CODE, cache_folder, code_hash, modules_of
+from ..checks import check, check_choice
+from ..counts import count
+from ..data import Data, load
+from ..energy import ENERGY_MODELS, count_operations, joules
+from ..evaluate import accuracy
+from ..models import build
+from ..params import ConversionBenchmark, FusedInference, Params, Planner, SplitPoints, SplitPruneTradeoffs
+from ..planner import ANSWER_BITS, IMAGES, Deployment, EdgePart, from_table, to_table
+from ..runs import atomic
+from ..splitting.submodel import payload_bits
+from ..train import pick_device
 from . import conversion_benchmark, ec_snn, spike_bottlenet, two_stage
-from .bottleneck import baseline
-from .bottleneck import energy as cut_energy
-from .bottleneck.backbone import backbone, split_points
-from .bottleneck.codec import head
-from .bottleneck.selection import Candidate, grid
-from .cache import SPIKING_CODE, TRAINING_CODE, cache_folder, code_hash
-from .checks import check, check_choice
 from .conversion_tables import recorded_runs
-from .counts import count
-from .data import Data, load
 from .ec_snn_tables import dense_macs, device_parts, fused_accuracy
-from .energy import ENERGY_MODELS, count_operations, joules
-from .evaluate import accuracy
-from .models import build
-from .params import ConversionBenchmark, FusedInference, Params, Planner, SplitPoints, SplitPruneTradeoffs
-from .planner import ANSWER_BITS, IMAGES, Deployment, EdgePart, from_table, to_table
-from .runs import atomic
-from .splitting.submodel import payload_bits
-from .train import pick_device
 
 #: Shape and number of classes of the data sets whose recorded runs can be read without the data.
 SHAPES = {"digits": ((1, 16, 16), 10), "cifar10": ((3, 32, 32), 10), "cifar100": ((3, 32, 32), 100)}
@@ -54,8 +54,9 @@ METHODS = ("tuned", "lmpc_lwc", "lmpc", "step_bias", "qcfs", "qc", "opi")
 
 #: What decides, beside parameters and data, which plans come out.
 PLANNING_CODE = (
-    *(f"splitting/{p.stem}" for p in sorted((Path(__file__).parent / "splitting").glob("*.py"))),
-    *("bottleneck/baseline", "bottleneck/selection", "ec_snn", "ec_snn_tables", "models", "plan_candidates", "planner"),
+    *modules_of("splitting"),
+    *(f"experiments/{name}" for name in ("ec_snn", "ec_snn_tables", "plan_candidates")),
+    *("bottleneck/baseline", "bottleneck/selection", "models", "planner"),
     *TRAINING_CODE,
     *SPIKING_CODE,
     *conversion_benchmark.MEASURING_CODE,

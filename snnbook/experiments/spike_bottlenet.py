@@ -17,20 +17,20 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 from torch import nn
 
-from .bottleneck import baseline
-from .bottleneck.backbone import backbone, split_points, twin
-from .bottleneck.codec import compress, head
-from .bottleneck.energy import block_rates, counted, joules, snn_joules
-from .bottleneck.selection import Candidate
-from .bottleneck.sizes import Report
-from .cache import cache_folder, code_hash, state_hash, trained
-from .checks import check
-from .data import Data, Split
-from .evaluate import accuracy
-from .network import Network
-from .params import BottleneckNetworks
-from .runs import atomic
-from .train import Recipe, pick_device
+from ..bottleneck import baseline
+from ..bottleneck.backbone import backbone, split_points, twin
+from ..bottleneck.codec import compress, head
+from ..bottleneck.energy import block_rates, counted, joules, snn_joules
+from ..bottleneck.selection import Candidate
+from ..bottleneck.sizes import Report
+from ..cache import cache_folder, code_hash, state_hash, trained
+from ..checks import check
+from ..data import Data, Split
+from ..evaluate import accuracy
+from ..network import Network
+from ..params import BottleneckNetworks
+from ..runs import atomic
+from ..train import Recipe, pick_device
 
 #: Images of a batch whose operations are counted: all T steps of it are in memory at once.
 COUNTED = 16
@@ -38,7 +38,7 @@ COUNTED = 16
 #: What decides, beside the networks and the data, what a measurement gives.
 MEASURING_CODE = (
     *(f"bottleneck/{name}" for name in ("backbone", "codec", "energy", "sizes")),
-    *("spike_bottlenet", "energy", "record", "evaluate", "train", "network", "neurons", "kernels"),
+    *("experiments/spike_bottlenet", "energy", "record", "evaluate", "train", "network", "neurons", "kernels"),
 )
 
 

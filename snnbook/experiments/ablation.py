@@ -8,14 +8,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .checks import check
-from .conversion import convert
-from .data import Split
-from .evaluate import accuracy
-from .neurons import spiking_layers
-from .record import observe
-from .residual import residual_shares
-from .train import pick_device
+from ..checks import check
+from ..conversion import convert
+from ..data import Split
+from ..evaluate import accuracy
+from ..neurons import spiking_layers
+from ..record import observe
+from ..residual import residual_shares
+from ..train import pick_device
 from .two_stage import BATCH, TwoStage
 
 

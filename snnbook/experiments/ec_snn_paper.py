@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .counts import count, parameters
-from .models import build
-from .papers import table
-from .splitting.submodel import with_fresh_head
+from ..counts import count, parameters
+from ..models import build
+from ..papers import table
+from ..splitting.submodel import with_fresh_head
 
 
 def latency_savings() -> pd.DataFrame:

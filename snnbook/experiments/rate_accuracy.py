@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from .bottleneck import baseline, energy
-from .bottleneck.selection import Candidate
-from .bottleneck.sizes import Report
-from .checks import check
-from .counts import count
+from ..bottleneck import baseline, energy
+from ..bottleneck.selection import Candidate
+from ..bottleneck.sizes import Report
+from ..checks import check
+from ..counts import count
+from ..papers import table as published
+from ..params import CompressionAccuracy
 from .noisy_links import bits_sent, lossless, masked, sent, spiking
-from .papers import table as published
-from .params import CompressionAccuracy
 from .spike_bottlenet import SpikeBottleNet
 
 #: Residual blocks of each stage of the paper's ResNet-50; the channels behind its first stage.
@@ -112,7 +112,7 @@ def cells(e: SpikeBottleNet, cuts: pd.DataFrame, table: pd.DataFrame, radio: str
     Args:
         e: the experiment.
         cuts: from :func:`paper_cuts`.
-        table: rows of :func:`snnbook.spike_bottlenet.search` for candidates of :func:`paper_candidates`.
+        table: rows of :func:`snnbook.experiments.spike_bottlenet.search` for candidates of :func:`paper_candidates`.
         radio: of the device, for the energy with everything counted.
 
     Returns:
@@ -198,7 +198,7 @@ def image_rates(e: SpikeBottleNet, qualities: Sequence[int]) -> pd.DataFrame:
 def coded_rates(
     e: SpikeBottleNet, nets: Mapping[str, tuple[Candidate, float]], contexts: Sequence[str], samples: int
 ) -> pd.DataFrame:
-    """Entropy-coded spikes: :func:`snnbook.noisy_links.lossless` with the ``accuracy`` of each network, 0 to 1.
+    """Entropy-coded spikes: :func:`~snnbook.experiments.noisy_links.lossless` with each network's ``accuracy``, 0 to 1.
 
     Args:
         e: the experiment.
@@ -226,7 +226,7 @@ def rows_of(table: pd.DataFrame, candidates: Sequence[Candidate]) -> pd.DataFram
 
 
 def measured_rates(table: pd.DataFrame, cell_table: pd.DataFrame) -> pd.DataFrame:
-    """What :func:`snnbook.spike_bottlenet.search` and :func:`cells` measured, in the columns of :func:`rates`."""
+    """What :func:`~snnbook.experiments.spike_bottlenet.search` and :func:`cells` measured, as rows of :func:`rates`."""
     rows = []
     for row in table.itertuples():
         own = row.split_point, row.channels, row.stride
@@ -298,7 +298,7 @@ def beside_published(found: Mapping[str, tuple[dict, dict]]) -> pd.DataFrame:
     """Accuracy drops of Table 1 beside those of recorded runs of this comparison at the same split point and T.
 
     Args:
-        found: name to manifest and tables, from :func:`snnbook.conversion_tables.recorded_runs`.
+        found: name to manifest and tables, from :func:`snnbook.experiments.conversion_tables.recorded_runs`.
 
     Returns:
         Columns ``split_point``, ``time_steps``, ``published`` (drop, %), and for each run with the paper's 16 blocks a
@@ -352,7 +352,7 @@ def curves(
     Args:
         e: the experiment.
         p: parameters; ``rate_split_point`` 0 leaves only what is measured already, and the image codecs.
-        table: from :func:`snnbook.spike_bottlenet.search`.
+        table: from :func:`snnbook.experiments.spike_bottlenet.search`.
         cell_table: from :func:`cells`.
 
     Returns:

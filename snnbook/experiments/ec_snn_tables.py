@@ -16,20 +16,20 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from . import store
-from .checks import check
-from .counts import count
+from .. import store
+from ..checks import check
+from ..counts import count
+from ..energy import ann_operations, count_operations, joules
+from ..evaluate import accuracy
+from ..network import Network
+from ..splitting.apoz import atsan, class_zeros
+from ..splitting.cost import Demand, latency_compute, latency_link
+from ..splitting.devices import device
+from ..splitting.fusion import collapsed, feature_sizes
+from ..splitting.prune import pruned_size
+from ..splitting.submodel import device_part, payload_bits, relabelled, server_part
+from ..train import pick_device
 from .ec_snn import EcSnn, SplitPlan
-from .energy import ann_operations, count_operations, joules
-from .evaluate import accuracy
-from .network import Network
-from .splitting.apoz import atsan, class_zeros
-from .splitting.cost import Demand, latency_compute, latency_link
-from .splitting.devices import device
-from .splitting.fusion import collapsed, feature_sizes
-from .splitting.prune import pruned_size
-from .splitting.submodel import device_part, payload_bits, relabelled, server_part
-from .train import pick_device
 
 
 def _predicted(net: Network, e: EcSnn, split: str) -> tuple[Tensor, Tensor]:
@@ -343,7 +343,8 @@ def recorded_sweeps(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
     """Sweeps of recorded runs in percent, a row for each N and ζ, mean over seeds; empty without runs.
 
     Args:
-        found: recorded runs of the chapter on trade-offs, from :func:`snnbook.conversion_tables.recorded_runs`.
+        found: recorded runs of the chapter on trade-offs, from
+            :func:`snnbook.experiments.conversion_tables.recorded_runs`.
 
     Returns:
         Columns ``run``, ``dataset``, ``model``, ``N``, ``zeta``; in percent ``unsplit %``, ``fused %``; of the unsplit

@@ -1,4 +1,4 @@
-"""What :mod:`snnbook.conversion_benchmark` measured, summed up for tables and figures; recorded runs among it."""
+"""What :mod:`~snnbook.experiments.conversion_benchmark` measured, summed up, with recorded runs among it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from .energy import energy_ratio
-from .runs import ROOT, recorded
+from ..energy import energy_ratio
+from ..runs import ROOT, recorded
 
 
 def with_energy(table: pd.DataFrame, ann_mac: float, model: str) -> pd.DataFrame:
     """``table`` with E_SNN/E_ANN: ``ratio`` as papers count, ``all_ratio`` with everything.
 
     Args:
-        table: from :func:`snnbook.conversion_benchmark.benchmark`.
+        table: from :func:`snnbook.experiments.conversion_benchmark.benchmark`.
         ann_mac: MACs of the ANN, padding included as is usual.
         model: name in ``ENERGY_MODELS``.
     """

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 from torch import nn
 
-from .cache import trained
-from .checks import check_choice
-from .conversion import METHODS, Report, clipped, convert, infinite_time, mean_outputs, quantised
-from .data import Data
-from .evaluate import accuracy, accuracy_over_time
-from .models import build
-from .params import Params
-from .train import Recipe, pick_device
+from ..cache import trained
+from ..checks import check_choice
+from ..conversion import METHODS, Report, clipped, convert, infinite_time, mean_outputs, quantised
+from ..data import Data
+from ..evaluate import accuracy, accuracy_over_time
+from ..models import build
+from ..params import Params
+from ..train import Recipe, pick_device
 
 #: Images of a calibration or test batch: a run of T steps holds a few times T of them in memory.
 BATCH = 32
