@@ -353,7 +353,8 @@ class SplitNetworks(Params):
     n_devices: int = field(5, "number of devices N, each with one sub-model", low=1, high=64)
     zeta: float = field(90.0, "pruning threshold in percent of zeros", low=0, high=120)
     min_filters: int = field(4, "filters that every convolution keeps at least", low=1, high=4096)
-    partition: str = field("contiguous", "how classes are dealt out to devices", choices=("contiguous", "kmeans"))
+    partition: str = field("contiguous", "how classes are dealt out to devices",
+                           choices=("contiguous", "kmeans", "joint"))  # fmt: skip
     fusion: str = field("mlp", "how the server fuses features", choices=("mlp", "logit_average", "probe"))
     warm_epochs: int = field(12, "epochs of the unsplit network with one time step", low=1, high=1000)
     epochs: int = field(3, "epochs of the unsplit network with all time steps", low=1, high=1000)

@@ -18,10 +18,12 @@ from snnbook.experiments.ec_snn import EcSnn, SplitPlan
 from snnbook.models import build
 from snnbook.params import SplitNetworks
 from snnbook.record import firing_rates
+from snnbook.splitting.cost import latency_compute, latency_link
 from snnbook.splitting.devices import device
 from snnbook.splitting.fusion import FUSIONS
 from snnbook.splitting.partition import PARTITIONS
 from snnbook.splitting.prune import prune
+from snnbook.splitting.scoring import scorer
 from snnbook.splitting.submodel import device_part, retraining_set, with_fresh_head
 from snnbook.train import Recipe
 
@@ -94,6 +96,19 @@ def test_plans_and_masks(e, plan):
             apoz = e.zeros()[name].apoz(classes)
             assert mask[apoz <= (92 - depth) / 100].all() and mask.sum() >= 3
     assert sorted(c for part in e.parts(3, "kmeans") for c in part) == list(range(K))
+
+
+def test_joint_partition_is_the_one_whose_slowest_board_is_fastest(e):
+    score = scorer(e.parent(), e.zeros(), SHAPE, 1)
+    board = device("raspberry_pi_4b")
+
+    def slowest(parts):
+        return max(latency_compute(d, board) + latency_link(d, board) for d in score(parts, 90.0))
+
+    every = [((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2))]  # one swap from each to each
+    found = e.parts(2, "joint", 90.0, 1)
+    assert tuple(sorted(found)) in every and slowest(found) == min(map(slowest, every))
+    assert e.plan(2, 90.0, 1, "joint").parts == found
 
 
 def test_sub_models_are_pruned_parents_retrained_with_their_own_heads(e, plan):

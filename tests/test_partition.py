@@ -30,7 +30,7 @@ def test_every_partition_covers_is_disjoint_and_balanced(case):
     k, n, seed = case
     features = np.random.default_rng(seed).normal(size=(k, 3))
     for partition in PARTITIONS.values():
-        parts = partition.make(features, n, seed)
+        parts = partition.make(features, n, seed, lambda q: sum(q[0]))
         assert check_parts(parts, k) == parts and len(parts) == n
         lengths = [len(p) for p in parts]
         assert max(lengths) - min(lengths) <= 1

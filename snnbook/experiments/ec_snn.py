@@ -18,10 +18,13 @@ from ..data import Data, Split, load
 from ..models import build
 from ..network import Network
 from ..params import SplitNetworks
+from ..splitting import devices
 from ..splitting.apoz import ClassZeros, class_zeros
+from ..splitting.cost import latency_compute, latency_link
 from ..splitting.fusion import FUSIONS, feature_data, fusion
 from ..splitting.partition import PARTITIONS, Parts, check_parts
 from ..splitting.prune import Masks, masks, prune
+from ..splitting.scoring import scorer
 from ..splitting.submodel import retraining_set, with_fresh_head
 from ..train import Recipe, pick_device
 
@@ -124,15 +127,27 @@ class EcSnn:
         """Zeros of every filter of the parent for every class, over the training split."""
         return self.once("zeros", lambda: class_zeros(self.parent(), self.batches("train"), self.data.n_classes))
 
-    def parts(self, n_devices: int, partition: str = "contiguous") -> Parts:
-        """Classes of each of ``n_devices`` sub-models; k-means looks at the rates of the last layer for each class.
+    def parts(
+        self, n_devices: int, partition: str = "contiguous", zeta: float = 95.0, min_filters: int = 16
+    ) -> Parts:
+        """Classes of each of ``n_devices`` sub-models.
+
+        k-means looks at the rates of the last layer for each class. A joint partition swaps neighbouring labels as
+        long as the slowest of equal boards (Raspberry Pi 4B) gets faster with its link, at ``zeta`` and
+        ``min_filters``; for boards that differ see chapter 22.
 
         Raises:
             ValueError: for an unknown partition, or more devices than classes.
         """
         check_choice("partition", partition, PARTITIONS)
         rates = 1 - list(self.zeros().values())[-1].each_class()
-        return PARTITIONS[partition].make(rates.nan_to_num().numpy(), n_devices, self.seed)
+        score = scorer(self.parent(), self.zeros(), self.shape, min_filters, self.data.kind != "events")
+        board = devices.device("raspberry_pi_4b")
+
+        def slowest(parts: Parts) -> float:
+            return max(latency_compute(asked, board) + latency_link(asked, board) for asked in score(parts, zeta))
+
+        return PARTITIONS[partition].make(rates.nan_to_num().numpy(), n_devices, self.seed, slowest)
 
     def plan(
         self,
@@ -144,7 +159,10 @@ class EcSnn:
     ) -> SplitPlan:
         """A :class:`SplitPlan`, with the parts of a named partition, or with parts that are given."""
         named = isinstance(partition, str)
-        parts = self.parts(n_devices, partition) if named else check_parts(partition, self.data.n_classes)
+        if named:
+            parts = self.parts(n_devices, partition, zeta, min_filters)
+        else:
+            parts = check_parts(partition, self.data.n_classes)
         return SplitPlan(parts, zeta, min_filters, keep)
 
     def masks(self, plan: SplitPlan) -> list[Masks]:
