@@ -85,11 +85,12 @@ class Deployment:
     Attributes:
         name: unique among plans that are compared.
         family: one of ``FAMILIES``.
-        accuracy: 0 to 1.
+        accuracy: share of right answers by which plans are compared, 0 to 1; of validation images where it is known.
         parts: one for each edge device.
         server_macs: multiply–accumulates on the server for one sample.
         data: data set on which the accuracy was measured.
         network: architecture and width, and where they come from.
+        test_accuracy: of test images, 0 to 1; shown, and compared by nothing; not a number where it is not known.
     """
 
     name: str
@@ -99,10 +100,13 @@ class Deployment:
     server_macs: float = 0.0
     data: str = ""
     network: str = ""
+    test_accuracy: float = math.nan
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, FAMILIES)
         check("accuracy", self.accuracy, 0 <= self.accuracy <= 1, "0 to 1")
+        known = 0 <= self.test_accuracy <= 1 or math.isnan(self.test_accuracy)
+        check("test_accuracy", self.test_accuracy, known, "0 to 1, or not a number")
         check("parts", len(self.parts), len(self.parts) > 0, "at least one device")
         check("server_macs", self.server_macs, 0 <= self.server_macs < math.inf, "a finite number of at least 0")
 
@@ -278,13 +282,15 @@ def table(plans: Sequence[Deployment], setting: Situation) -> pd.DataFrame:
     """All plans side by side.
 
     Returns:
-        Columns ``plan``, ``family``, ``data``, ``network``, ``accuracy``, ``devices``, ``memory`` (bytes of weights,
-        largest device), ``bytes`` (payload of a sample), ``sent_bytes`` (with headers), ``seconds``, and for each
-        account ``..._joules`` (all edge devices) and ``busiest_..._joules``.
+        Columns ``plan``, ``family``, ``data``, ``network``, ``accuracy`` (by which plans are compared),
+        ``test_accuracy``, ``devices``, ``memory`` (bytes of weights, largest device), ``bytes`` (payload of a sample),
+        ``sent_bytes`` (with headers), ``seconds``, and for each account ``..._joules`` (all edge devices) and
+        ``busiest_..._joules``.
     """
     rows = []
     for plan in plans:
-        row = {"plan": plan.name} | {k: getattr(plan, k) for k in ("family", "data", "network", "accuracy")}
+        about = ("family", "data", "network", "accuracy", "test_accuracy")
+        row = {"plan": plan.name} | {k: getattr(plan, k) for k in about}
         row |= {"devices": len(plan.parts), "memory": max(part.bytes for part in plan.parts)}
         row |= {"bytes": value(plan, setting, "bytes"), "sent_bytes": sum(_sent(plan, setting.link)) / 8}
         row["seconds"] = value(plan, setting, "seconds")

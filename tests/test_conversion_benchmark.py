@@ -53,6 +53,7 @@ def test_measure_agrees_with_separate_runs(experiment):
     for row in table.itertuples():
         snn, report = experiment.converted("opt", row.time_steps)
         assert row.accuracy == pytest.approx(accuracy(snn, experiment.data))
+        assert row.validation_accuracy == pytest.approx(accuracy(snn, experiment.data, "validation"))
         assert row.calibration_images == report.calibration_images == 16
         first = [(x[:10], y[:10]) for x, y in experiment.data.batches("test", 24)]
         assert row.spikes == pytest.approx(firing_rates(snn, first)["spikes"].sum() / 10)
@@ -85,7 +86,8 @@ def rows():
          ("b", 0, 1, 5, 0.9, 20.0), ("b", 0, 4, 8, 0.85, 50.0)],
         columns=["method", "seed", "time_steps", "total_steps", "accuracy", "ac"],
     )  # fmt: skip
-    return table.assign(ann_accuracy=0.95, mac=5.0, all_mac=5.0, all_ac=2 * table["ac"])
+    same = table["accuracy"]
+    return table.assign(ann_accuracy=0.95, mac=5.0, all_mac=5.0, all_ac=2 * table["ac"], validation_accuracy=same)
 
 
 def test_over_time_is_the_mean_over_seeds():
@@ -100,6 +102,8 @@ def test_best_within_a_budget_of_all_steps():
     assert found["method"].tolist() == ["a", "a", "b", "b"] and found["time_steps"].tolist() == [1, 4, 1, 1]
     np.testing.assert_allclose(found["accuracy"], [0.6, 0.8, 0.9, 0.9])
     assert sums.best_within(rows().query("method == 'b'"), [4, 5])["total_steps"].tolist() == [5]
+    other = rows().assign(validation_accuracy=[0.5, 0.7, 0.8, 0.8, 0.6, 0.6])  # b was only lucky on test images
+    assert sums.best_within(other, [8])[["method", "accuracy"]].to_numpy().tolist() == [["a", 0.8]]
 
 
 def test_efficient_rows_are_those_that_nothing_beats():

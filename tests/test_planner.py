@@ -196,6 +196,7 @@ def test_unknown_energy_takes_no_part():
         lambda: EdgePart(-1.0, 0),
         lambda: EdgePart(math.nan, 0),
         lambda: plan(accuracy=1.5),
+        lambda: plan(test_accuracy=-0.1),
         lambda: plan(family="quantum"),
         lambda: Link(0.0, 1e-9),
         lambda: Link(1e3, -1.0),

@@ -162,9 +162,12 @@ def test_budgets_that_nothing_fills_are_refused(e):
 
 def test_within_takes_the_best_of_at_most_so_many_bytes():
     table = pd.DataFrame({"family": ["a", "a", "b", "a"], "bytes": [2, 4, 5, 9], "accuracy": [0.8, 0.7, 0.9, 1.0]})
+    table["validation_accuracy"] = table["accuracy"]
     found = ra.within(table, [4, 1, 8]).set_index("family")
     assert list(found.columns) == ["1 B", "4 B", "8 B"] and found.loc["a"].tolist()[1:] == [0.8, 0.8]
     assert found["1 B"].isna().all() and math.isnan(found.loc["b", "4 B"]) and found.loc["b", "8 B"] == 0.9
+    table["validation_accuracy"] = [0.7, 0.8, 0.9, 1.0]  # validation images choose, test images are shown
+    assert ra.within(table, [4]).set_index("family").loc["a", "4 B"] == 0.7
 
 
 def run_of(blocks, cells):

@@ -23,6 +23,8 @@ TABLE = pd.DataFrame(
     ],
     columns=[*Candidate._fields, "accuracy", "drop", "drop_from_best", "bits", "paper_joules", "counted_joules"],
 )
+MEASURED = ["accuracy", "drop", "drop_from_best"]
+TABLE = TABLE.assign(**{f"validation_{name}": TABLE[name] for name in MEASURED})
 
 
 def rows(table):
@@ -42,11 +44,20 @@ def test_choose_takes_the_fewest_bits_within_the_limit():
 
 
 def test_choose_with_another_reference_and_relaxed_limits():
-    stricter = rows(choose(TABLE, drop="drop_from_best"))
+    stricter = rows(choose(TABLE, drop="validation_drop_from_best"))
     assert stricter == [Candidate(1, 4, 1, 4), Candidate(3, 8, 2, 2)]  # of 1024 bits, the more accurate
     relaxed = rows(choose(TABLE, relaxed={2: 0.04, 1: 0.04}))
     assert relaxed == [Candidate(1, 2, 1, 2), Candidate(2, 8, 1, 4), Candidate(3, 8, 2, 2)]
     assert choose(TABLE, limit=0.0)["split_point"].tolist() == [3]
+
+
+def test_validation_images_choose_and_test_images_do_not():
+    lucky = TABLE.assign(accuracy=0.99, drop=0.0, drop_from_best=0.0)  # on test images all are alike
+    assert rows(choose(lucky)) == rows(choose(TABLE)) != rows(choose(lucky, drop="drop"))
+    swapped = TABLE.copy()
+    swapped.loc[[7, 8], "accuracy"] = [0.90, 0.91]  # of equal bits the better one on test images, but not on validation
+    assert rows(choose(swapped))[-1] == Candidate(3, 8, 2, 2)
+    assert rows(choose(swapped, drop="drop"))[-1] == Candidate(3, 2, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +102,7 @@ def test_nothing_within_the_limit():
 
 
 def test_unknown_choices_are_refused():
-    with pytest.raises(ValueError, match=r"^drop = 'accuracy' is not allowed: one of drop, drop_from_best$"):
+    with pytest.raises(ValueError, match=r"^drop = 'accuracy' is not allowed: one of drop, drop_from_best, val"):
         choose(TABLE, drop="accuracy")
     with pytest.raises(ValueError, match=r"^by = 'time' is not allowed: one of energy, bytes, both$"):
         best(TABLE, "time")

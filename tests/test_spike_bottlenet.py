@@ -10,6 +10,7 @@ from tiny import blobs, same_state
 from snnbook import params
 from snnbook.bottleneck.codec import head
 from snnbook.bottleneck.selection import Candidate, grid
+from snnbook.evaluate import accuracy
 from snnbook.experiments import spike_bottlenet
 from snnbook.experiments.spike_bottlenet import experiment, experiments, search
 
@@ -109,6 +110,10 @@ def test_columns_of_a_search(trial):
     assert first["backbone_accuracy"] == one and first["drop"] == pytest.approx(one - first["accuracy"])
     assert first["drop_from_best"] == pytest.approx(two - first["accuracy"])
     assert second["drop"] == pytest.approx(second["drop_from_best"])
+    validated = accuracy(trial.compressed(candidates[0])[0], trial.data, "validation")
+    one = accuracy(trial.backbone(1), trial.data, "validation")
+    assert first["validation_accuracy"] == validated and first["validation_backbone_accuracy"] == one
+    assert first["validation_drop"] == pytest.approx(one - validated)
     assert table["bits"].tolist() == [1 * 4 * 64, 2 * 8 * 4]
     macs = trial.points()["cumulative_macs"]
     assert first["paper_joules"] == pytest.approx(first["rate"] * macs[0] * 0.9e-12)

@@ -146,6 +146,14 @@ def recode(images: Tensor, codec: str, quality: int = 90) -> tuple[Tensor, Tenso
 
 
 def recoded(data: Data, codec: str, quality: int = 90) -> tuple[Data, float]:
-    """``data`` with its test images sent through an image codec, and their mean bytes; arguments as :func:`recode`."""
+    """``data`` with validation and test images sent through an image codec, and the mean bytes of test images.
+
+    Arguments as :func:`recode`.
+    """
     test, sizes = recode(data.test.x, codec, quality)
-    return dataclasses.replace(data, test=Split(test, data.test.y, data.test.groups)), sizes.double().mean().item()
+    validation, _ = recode(data.validation.x, codec, quality)
+    splits = {
+        "test": Split(test, data.test.y, data.test.groups),
+        "validation": Split(validation, data.validation.y, data.validation.groups),
+    }
+    return dataclasses.replace(data, **splits), sizes.double().mean().item()

@@ -2,7 +2,8 @@
 
 For each split point the paper keeps the candidate of the highest compression whose accuracy drops by at most 3 %
 (4 % at some points), then the split point of least energy, fewest bytes, or both. The drop has two references, the
-uncompressed network at the same T, and the one at the largest T; the paper does not say which is meant.
+uncompressed network at the same T, and the one at the largest T; the paper does not say which is meant. Nor does it
+say on which images it chooses: here on validation images, so that test images only tell what the choice is worth.
 """
 
 from __future__ import annotations
@@ -53,24 +54,29 @@ def grid(
 
 
 def choose(
-    table: pd.DataFrame, limit: float = 0.03, relaxed: Mapping[int, float] | None = None, drop: str = "drop"
+    table: pd.DataFrame,
+    limit: float = 0.03,
+    relaxed: Mapping[int, float] | None = None,
+    drop: str = "validation_drop",
 ) -> pd.DataFrame:
     """The candidate of the fewest bits at each split point among those within the limit, the most accurate of equals.
 
     Args:
-        table: measured candidates: ``split_point``, ``bits``, ``accuracy`` and the column ``drop``.
+        table: measured candidates: ``split_point``, ``bits``, the column ``drop``, and the accuracy of the same images.
         limit: largest drop of accuracy, 0 to 1.
         relaxed: other limits for some split points.
-        drop: which drop counts: ``drop`` against the same T, ``drop_from_best`` against the largest T.
+        drop: which drop counts: ``validation_drop`` against the same T, ``validation_drop_from_best`` against the
+            largest T; ``drop`` and ``drop_from_best`` choose by test images, as papers do.
 
     Returns:
         Rows of ``table``; split points where no candidate is within the limit are missing.
     """
-    check_choice("drop", drop, [c for c in table.columns if c.startswith("drop")])
+    check_choice("drop", drop, [c for c in table.columns if c.removeprefix("validation_").startswith("drop")])
     check("limit", limit, 0 <= limit <= 1, "0 to 1")
     limits = table["split_point"].map(relaxed or {}).astype(float).fillna(limit)
     within = table[table[drop] <= limits + 1e-12]
-    ordered = within.sort_values(["split_point", "bits", "accuracy"], ascending=[True, True, False], kind="stable")
+    accuracy = "validation_accuracy" if drop.startswith("validation") else "accuracy"
+    ordered = within.sort_values(["split_point", "bits", accuracy], ascending=[True, True, False], kind="stable")
     return ordered.groupby("split_point").head(1).reset_index(drop=True)
 
 

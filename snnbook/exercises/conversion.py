@@ -397,7 +397,7 @@ def best_within(answer):
     columns = ["method", "time_steps", "prerun", "accuracy"]
 
     def package(rows, budget, column="total_steps"):
-        table = pd.DataFrame(rows, columns=columns)
+        table = pd.DataFrame(rows, columns=columns).assign(validation_accuracy=lambda t: t["accuracy"])
         table["total_steps"] = table["time_steps"] + (table["prerun"] if column == "total_steps" else 0)
         if table["total_steps"].min() > budget:
             return None

@@ -65,7 +65,7 @@ def selected(answer):
 
     def reference(rows, limit):
         table = pd.DataFrame(rows, columns=["split_point", "bits", "drop"]).assign(accuracy=0.0)
-        found = choose(table, limit)
+        found = choose(table, limit, drop="drop")
         return {int(s): int(b) for s, b in zip(found["split_point"], found["bits"], strict=True)}
 
     def without_limit(rows, limit):

@@ -103,8 +103,10 @@ def measure(experiment: TwoStage, method: str, time_steps: Sequence[int], sample
         part["training_images"] = report.training_images
         parts.append(part.assign(ann_accuracy=experiment.ann_accuracy(method, max(steps))))
     table = pd.concat(parts, ignore_index=True)
-    relu = accuracy(experiment.network("relu"), experiment.data, device=device)
+    net, data = experiment.network("relu"), experiment.data
+    relu, validated = (accuracy(net, data, part, device=device) for part in ("test", "validation"))
     about = {"method": method, "source": METHODS[method].source, "seed": experiment.seed, "relu_accuracy": relu}
+    about["relu_validation_accuracy"] = validated
     return table.assign(**about, loss=table["ann_accuracy"] - table["accuracy"], relu_loss=relu - table["accuracy"])
 
 
@@ -140,7 +142,8 @@ def benchmark(
     Returns:
         Columns ``method``, ``source`` (activation of its ANN), ``seed``, ``ann_accuracy``, ``time_steps``,
         ``total_steps`` (with steps before the T that count), ``accuracy``, ``loss`` (against its own ANN),
-        ``relu_loss`` (against the ReLU network), ``relu_accuracy``, ``limit_accuracy`` (all 0 to 1), the columns of
+        ``relu_loss`` (against the ReLU network), ``relu_accuracy``, ``limit_accuracy``, ``validation_accuracy``,
+        ``relu_validation_accuracy`` (all 0 to 1; of test images but the last two), the columns of
         :func:`operations_over_time`, ``seconds`` of conversion, ``calibration_images``, ``spike_type``,
         ``training_images`` (that the spiking network was trained on).
     """

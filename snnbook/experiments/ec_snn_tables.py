@@ -284,12 +284,13 @@ def trade_off(
     """One point of a sweep: accuracy, and what the largest device and all devices together need for a sample.
 
     Returns:
-        ``accuracy``; ``largest_…`` and ``total_…`` of ``bytes``, ``atsan``, ``joules``, ``dense_macs``,
-        ``payload_bits``; ``filters`` (mean share kept).
+        ``accuracy`` of test images and ``validation_accuracy`` (0 to 1); ``largest_…`` and ``total_…`` of ``bytes``,
+        ``atsan``, ``joules``, ``dense_macs``, ``payload_bits``; ``filters`` (mean share kept).
     """
     table = costs(e, plan, samples, model)
     devices = table[~table["device"].isin(["ann", "unsplit", "unsplit features"])]
-    row = {"accuracy": float(fused_accuracy(e, plan, [rule])["accuracy"].iloc[1])}
+    splits = {"accuracy": "test", "validation_accuracy": "validation"}
+    row = {name: float(fused_accuracy(e, plan, [rule], split)["accuracy"].iloc[1]) for name, split in splits.items()}
     shares = [torch.cat(list(chosen.values())).double().mean().item() for chosen in e.masks(plan)]
     row["filters"] = sum(shares) / len(shares)
     for column in ("bytes", "atsan", "joules", "dense_macs", "payload_bits"):

@@ -12,16 +12,17 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from ..bottleneck import baseline
 from ..bottleneck import energy as cut_energy
 from ..bottleneck.backbone import backbone, split_points
 from ..bottleneck.codec import head
@@ -31,7 +32,6 @@ from ..checks import check, check_choice
 from ..counts import count
 from ..data import Data, load
 from ..energy import ENERGY_MODELS, count_operations, joules
-from ..evaluate import accuracy
 from ..models import build
 from ..params import ConversionBenchmark, FusedInference, Params, Planner, SplitPoints, SplitPruneTradeoffs
 from ..planner import ANSWER_BITS, IMAGES, Deployment, EdgePart, from_table, to_table
@@ -41,6 +41,7 @@ from ..train import pick_device
 from . import conversion_benchmark, ec_snn, spike_bottlenet, two_stage
 from .conversion_tables import recorded_runs
 from .ec_snn_tables import dense_macs, device_parts, fused_accuracy
+from .rate_accuracy import image_files
 
 #: Shape and number of classes of the data sets whose recorded runs can be read without the data.
 SHAPES = {"digits": ((1, 16, 16), 10), "cifar10": ((3, 32, 32), 10), "cifar100": ((3, 32, 32), 100)}
@@ -55,7 +56,7 @@ METHODS = ("tuned", "lmpc_lwc", "lmpc", "step_bias", "qcfs", "qc", "opi")
 #: What decides, beside parameters and data, which plans come out.
 PLANNING_CODE = (
     *modules_of("splitting"),
-    *(f"experiments/{name}" for name in ("ec_snn", "ec_snn_tables", "plan_candidates")),
+    *(f"experiments/{name}" for name in ("ec_snn", "ec_snn_tables", "plan_candidates", "rate_accuracy")),
     *("bottleneck/baseline", "bottleneck/selection", "models", "planner"),
     *TRAINING_CODE,
     *SPIKING_CODE,
@@ -111,15 +112,20 @@ def _network(p) -> str:
     return f"{p['model']}, width {p['width']:g}"
 
 
-def _relu_plans(
-    macs: float, size: int, reached: float, where: dict, files: pd.DataFrame, suffix: str = ""
-) -> list[Deployment]:
-    """The ANN on the device, and on the server with each kind of file."""
+def _plan(name: str, family: str, row: Mapping, parts: tuple[EdgePart, ...], **about) -> Deployment:
+    """A plan compared by the ``validation_accuracy`` of a row, or by its ``accuracy`` where that was not recorded."""
+    test, known = row["accuracy"], row.get("validation_accuracy", math.nan)
+    return Deployment(name, family, test if math.isnan(known) else known, parts, test_accuracy=test, **about)
+
+
+def _relu_plans(macs: float, size: int, where: dict, files: pd.DataFrame, suffix: str = "") -> list[Deployment]:
+    """The ANN on the device, and on the server with each kind of file; the first is the image as it is."""
     ann = EdgePart(macs, ANSWER_BITS, size, _arithmetic(macs, 0), _arithmetic(macs, 0), macs)
-    plans = [Deployment(f"ANN{suffix}", "ANN on the device", reached, (ann,), **where)]
-    for row in files.itertuples():
-        part = EdgePart(0.0, 8 * row.bytes, 0, 0.0, 0.0, 0.0)
-        plans.append(Deployment(f"{row.name}{suffix}", IMAGES, row.accuracy, (part,), macs, **where))
+    rows = files.to_dict("records")
+    plans = [_plan(f"ANN{suffix}", "ANN on the device", rows[0], (ann,), **where)]
+    for row in rows:
+        part = EdgePart(0.0, 8 * row["bytes"], 0, 0.0, 0.0, 0.0)
+        plans.append(_plan(f"{row['name']}{suffix}", IMAGES, row, (part,), server_macs=macs, **where))
     return plans
 
 
@@ -134,12 +140,12 @@ def _one_method(rows: pd.DataFrame) -> pd.DataFrame:
 def _converted(rows: pd.DataFrame, layers: pd.Series, size: int, where: dict, suffix: str = "") -> list[Deployment]:
     """A plan for each T; a still image passes the first layer once."""
     plans = []
-    for r in _one_method(rows).itertuples():
-        dense = float(layers.iloc[0] + r.time_steps * layers.iloc[1:].sum())
-        energies = _arithmetic(r.all_mac, r.all_ac), _arithmetic(r.mac, r.ac)
-        part = EdgePart(dense, ANSWER_BITS, size, *energies, r.all_mac + r.all_ac)
-        name = f"SNN, T = {r.time_steps} ({r.method}){suffix}"
-        plans.append(Deployment(name, "SNN on the device", r.accuracy, (part,), **where))
+    for r in _one_method(rows).to_dict("records"):
+        dense = float(layers.iloc[0] + r["time_steps"] * layers.iloc[1:].sum())
+        energies = _arithmetic(r["all_mac"], r["all_ac"]), _arithmetic(r["mac"], r["ac"])
+        part = EdgePart(dense, ANSWER_BITS, size, *energies, r["all_mac"] + r["all_ac"])
+        name = f"SNN, T = {r['time_steps']} ({r['method']}){suffix}"
+        plans.append(_plan(name, "SNN on the device", r, (part,), **where))
     return plans
 
 
@@ -149,17 +155,6 @@ def _named(files: pd.DataFrame) -> pd.DataFrame:
     return files.assign(name=[FILES[f] + ("" if pd.isna(q) else f" {q:g}") for f, q in pairs])
 
 
-def image_files(net: nn.Module, data: Data, qualities: Sequence[int], device: str = "auto") -> pd.DataFrame:
-    """Accuracy of an ANN on test images as files: ``file``, ``quality``, ``bytes`` (mean), ``accuracy``, ``name``."""
-    where = pick_device(device)
-    rows = [("raw", None, data.test.x[0].numel(), accuracy(net, data, device=where))]
-    named = [("png", None), ("webp_lossless", None)] + [(c, q) for c in ("jpeg", "webp") for q in qualities]
-    for name, quality in named:
-        other, size = baseline.recoded(data, name, quality or 90)
-        rows.append((name, quality, size, accuracy(net, other, device=where)))
-    return _named(pd.DataFrame(rows, columns=["file", "quality", "bytes", "accuracy"]))
-
-
 def whole(p: ConversionBenchmark, data: Data, qualities: Sequence[int]) -> list[Deployment]:
     """The ANN and the SNN of each T on the device, and the ANN on the server with each kind of file."""
     experiments = two_stage.experiments(p, data)
@@ -167,13 +162,17 @@ def whole(p: ConversionBenchmark, data: Data, qualities: Sequence[int]) -> list[
     net = experiments[0].network("relu")
     layers, size = count(net, data.shape)["macs"], tensor_bytes(net)
     where = {"data": p.dataset, "network": _network(p.asdict())}
-    files = image_files(net, data, qualities, p.device)
-    plans = _relu_plans(float(layers.sum()), size, float(rows["relu_accuracy"].mean()), where, files)
+    files = _named(image_files(net, data, qualities, p.device))
+    plans = _relu_plans(float(layers.sum()), size, where, files)
     return plans + _converted(rows, layers, size, where)
 
 
 def _fusion_macs(fuse: nn.Module, time_steps: int) -> float:
     return float(time_steps * sum(m.weight.numel() for m in fuse.modules() if isinstance(m, nn.Linear)))
+
+
+def _fused(e: ec_snn.EcSnn, split_plan: ec_snn.SplitPlan, rule: str, split: str) -> float:
+    return float(fused_accuracy(e, split_plan, [rule], split)["accuracy"].iloc[1])
 
 
 def split(p: SplitPruneTradeoffs, data: Data, points: Sequence[tuple[int, float]]) -> list[Deployment]:
@@ -182,16 +181,20 @@ def split(p: SplitPruneTradeoffs, data: Data, points: Sequence[tuple[int, float]
     e = experiments[0]
     for n, zeta in points:
         split_plan = ec_snn.plan(p, e, n_devices=n, zeta=zeta)
-        reached = [fused_accuracy(x, ec_snn.plan(p, x, n_devices=n, zeta=zeta), [p.fusion]) for x in experiments]
+        reached = {
+            name: np.mean([_fused(x, ec_snn.plan(p, x, n_devices=n, zeta=zeta), p.fusion, split) for x in experiments])
+            for name, split in (("accuracy", "test"), ("validation_accuracy", "validation"))
+        }
         nets = device_parts(e, split_plan)
         macs = [dense_macs(net, e.shape, True) for net in nets]
         bits = [payload_bits(net, e.shape) for net in e.submodels(split_plan)]
         sized = zip(nets, macs, bits, strict=True)
         parts = tuple(spiking_part(net, e.batches("test", p.samples), m, b) for net, m, b in sized)
         server = _fusion_macs(e.fused(split_plan, p.fusion).fuse, e.time_steps)
-        mean = float(sum(t["accuracy"].iloc[1] for t in reached)) / len(reached)
         where = {"data": p.dataset, "network": f"{_network(p.asdict())}, T = {p.time_steps}"}
-        plans.append(Deployment(f"EC-SNN, N = {n}, ζ = {zeta:g}", "EC-SNN", mean, parts, server, **where))
+        plans.append(
+            _plan(f"EC-SNN, N = {n}, ζ = {zeta:g}", "EC-SNN", reached, parts, server_macs=server, **where)
+        )
     return plans
 
 
@@ -232,7 +235,7 @@ def cut(p: SplitPoints, data: Data) -> list[Deployment]:
         )
         done = (dense - stem) / c.time_steps - report.encoder_macs
         server = c.time_steps * (float(layers.sum()) - stem - done + report.decoder_macs)
-        plans.append(Deployment(_cut_name(c), "SpikeBottleNet", row["accuracy"], (part,), server, **where))
+        plans.append(_plan(_cut_name(c), "SpikeBottleNet", row, (part,), server_macs=server, **where))
     return plans
 
 
@@ -258,7 +261,7 @@ def computed(p: Planner) -> list[Deployment]:
     """All candidates of a chapter's parameters; what is not in the cache is trained.
 
     Raises:
-        ValueError: if the three experiments do not test on the same images.
+        ValueError: if the three experiments do not validate and test on the same images.
     """
     common = {"dataset": p.dataset, "data_dir": p.data_dir, "seed": p.seed, "device": p.device}
     one = changed(ConversionBenchmark, p.conversion, **common)
@@ -269,8 +272,10 @@ def computed(p: Planner) -> list[Deployment]:
         ec_snn.load_data(two),
         load(three.dataset, three.data_dir, three.seed, validation=three.validation),
     ]
-    same = all(torch.equal(d.test.x, sets[0].test.x) for d in sets)
-    check("test images of the three experiments", "different", same, "the same ones")
+    for kind in ("validation", "test"):
+        images = [getattr(d, kind).x for d in sets]
+        same = all(torch.equal(x, images[0]) for x in images)
+        check(f"{kind} images of the three experiments", "different", same, "the same ones")
     points = _points(two, FusedInference(devices=p.numbers))
     plans = remembered(one, sets[0], three.qualities, lambda: whole(one, sets[0], three.qualities))
     plans += remembered(two, sets[1], points, lambda: split(two, sets[1], points))
@@ -283,12 +288,17 @@ def _recorded_whole(name: str, manifest: dict, tables: dict) -> list[Deployment]
     shape, classes = SHAPES[given["dataset"]]
     net = build(given["model"], n_classes=classes, shape=shape, width=given["width"])
     layers, rows = count(net, shape)["macs"], tables["benchmark"]
-    reached, size = float(rows["relu_accuracy"].mean()), tensor_bytes(net)
+    size = tensor_bytes(net)
     where, suffix = {"data": given["dataset"], "network": f"{_network(given)} ({name})"}, f" [{name}]"
-    raw = pd.DataFrame({"name": [FILES["raw"]], "bytes": torch.Size(shape).numel(), "accuracy": reached})
-    return _relu_plans(float(layers.sum()), size, reached, where, raw, suffix) + _converted(
-        rows, layers, size, where, suffix
-    )
+    raw = {"name": FILES["raw"], "bytes": torch.Size(shape).numel()} | _means(rows, "relu_")
+    relu = _relu_plans(float(layers.sum()), size, where, pd.DataFrame([raw]), suffix)
+    return relu + _converted(rows, layers, size, where, suffix)
+
+
+def _means(rows: pd.DataFrame, front: str) -> dict[str, float]:
+    """Mean ``accuracy`` and ``validation_accuracy`` of columns with ``front``; those that were recorded."""
+    names = [n for n in ("accuracy", "validation_accuracy") if front + n in rows]
+    return {n: float(rows[front + n].mean()) for n in names}
 
 
 def _recorded_split(name: str, manifest: dict, tables: dict) -> list[Deployment]:
@@ -300,7 +310,7 @@ def _recorded_split(name: str, manifest: dict, tables: dict) -> list[Deployment]
         largest = EdgePart(*(r[f"largest_{c}"] for c in columns))
         others = [EdgePart(*((r[f"total_{c}"] - r[f"largest_{c}"]) / max(1, n - 1) for c in columns))] * (n - 1)
         title = f"EC-SNN, N = {n}, ζ = {zeta:g} [{name}]"
-        plans.append(Deployment(title, "EC-SNN", r["accuracy"], (largest, *others), **where))
+        plans.append(_plan(title, "EC-SNN", r, (largest, *others), **where))
     return plans
 
 
@@ -308,10 +318,11 @@ def _recorded_files(tables: dict, raw_bytes: int) -> pd.DataFrame:
     """Accuracy of the ANN of chapters 30 and 32 with each file: ``name``, ``bytes``, ``accuracy``; raw comes first."""
     if "files" in tables:
         return _named(tables["files"])
-    raw = {"name": FILES["raw"], "bytes": raw_bytes, "accuracy": float(tables["cells"]["ann_accuracy"].mean())}
+    raw = {"name": FILES["raw"], "bytes": raw_bytes} | _means(tables["cells"], "ann_")
     rates = tables["rates"][tables["rates"]["family"].isin(["PNG", "JPEG", "WebP", "WebP, lossless"])]
     names = [f"{r.family}, {r.bytes:.0f} B" for r in rates.itertuples()]
-    return pd.concat([pd.DataFrame([raw]), rates.assign(name=names)[["name", "bytes", "accuracy"]]])
+    columns = [c for c in ("name", "bytes", "accuracy", "validation_accuracy") if c == "name" or c in rates]
+    return pd.concat([pd.DataFrame([raw]), rates.assign(name=names)[columns]])
 
 
 def _recorded_cut(name: str, manifest: dict, tables: dict) -> list[Deployment]:
@@ -330,10 +341,9 @@ def _recorded_cut(name: str, manifest: dict, tables: dict) -> list[Deployment]:
         dense = _cut_macs(points, stem, c)
         part = EdgePart(dense, r["bits"], held[c.split_point], r["counted_joules"], r["paper_joules"])
         server = max(0.0, stem + c.time_steps * (total - stem) - dense)
-        plans.append(Deployment(_cut_name(c) + suffix, "SpikeBottleNet", r["accuracy"], (part,), server, **where))
+        plans.append(_plan(_cut_name(c) + suffix, "SpikeBottleNet", r, (part,), server_macs=server, **where))
     files = _recorded_files(tables, torch.Size(shape).numel())
-    reached = float(files["accuracy"].iloc[0])
-    return plans + _relu_plans(total, tensor_bytes(net), reached, where, files, suffix)
+    return plans + _relu_plans(total, tensor_bytes(net), where, files, suffix)
 
 
 def _recorded_plans(name: str, manifest: dict, tables: dict) -> list[Deployment]:

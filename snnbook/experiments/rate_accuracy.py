@@ -11,14 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from torch import nn
 
 from ..bottleneck import baseline, energy
 from ..bottleneck.selection import Candidate
 from ..bottleneck.sizes import Report
 from ..checks import check
 from ..counts import count
+from ..data import Data
+from ..evaluate import accuracy
 from ..papers import table as published
 from ..params import CompressionAccuracy
+from ..train import pick_device
 from .noisy_links import bits_sent, lossless, masked, sent, spiking
 from .spike_bottlenet import SpikeBottleNet
 
@@ -26,10 +30,11 @@ from .spike_bottlenet import SpikeBottleNet
 STAGES, FIRST = (3, 4, 6, 3), 256
 
 #: Columns of :func:`rates`.
-COLUMNS = ("family", "split_point", "channels", "stride", "bits_each", "bytes", "accuracy")
+COLUMNS = ("family", "split_point", "channels", "stride", "bits_each", "bytes", "accuracy", "validation_accuracy")
 
 #: Columns of :func:`coded_rates`.
-CODED = ("network", "context", "rate", "model", "packed", "ideal", "actual", "framed", "accuracy")
+CODED = ("network", "context", "rate", "model", "packed", "ideal", "actual", "framed", "accuracy",
+         "validation_accuracy")  # fmt: skip
 
 
 def paper_block(split_point: int, blocks: Sequence[int]) -> tuple[int, int]:
@@ -94,9 +99,10 @@ def paper_candidates(cuts: pd.DataFrame, time_steps: Sequence[int]) -> list[Cand
 def codes(e: SpikeBottleNet, split_point: int, channels: int, stride: int, bits: int) -> dict:
     """Accuracy of a trained BottleNet++, its drop from the ANN (0 to 1), and what it sends."""
     net, report = e.bottlenet(split_point, channels, stride, bits)
-    reached = e.accuracy(net)
+    reached, validated = e.accuracies(net)
     drop = e.accuracy(e.ann()) - reached
-    return {"accuracy": reached, "drop": drop, "bytes": report.bytes, "report": report}
+    found = {"accuracy": reached, "validation_accuracy": validated, "drop": drop}
+    return found | {"bytes": report.bytes, "report": report}
 
 
 def ann_joules(e: SpikeBottleNet, report: Report) -> tuple[float, float]:
@@ -132,8 +138,9 @@ def cells(e: SpikeBottleNet, cuts: pd.DataFrame, table: pd.DataFrame, radio: str
         air = [energy.radio_joules(8 * n, radio) for n in (eight["bytes"], row.bytes)]
         ratios = paper / row.paper_joules, (counted + air[0]) / (row.counted_joules + air[1])
         controls = {f"{name}_{key}": found[key] for name, found in (("code", eight), ("equal", equal))
-                    for key in ("bytes", "accuracy", "drop")}  # fmt: skip
-        whole = {"float32": 32 * row.compression / row.time_steps, "ann_accuracy": e.accuracy(e.ann())}
+                    for key in ("bytes", "accuracy", "validation_accuracy", "drop")}  # fmt: skip
+        ann = dict(zip(("ann_accuracy", "ann_validation_accuracy"), e.accuracies(e.ann()), strict=True))
+        whole = {"float32": 32 * row.compression / row.time_steps} | ann
         rows.append(whole | controls | {"paper_ratio": ratios[0], "counted_ratio": ratios[1]})
     joined = table.reset_index(drop=True).merge(cuts.drop(columns=["channels", "stride"]), on="split_point", how="left")
     joined["full_bytes"] = joined["full_bytes"] * joined["time_steps"] // joined["paper_steps"]
@@ -159,15 +166,15 @@ def channels_for(size: float, bits_each: int, plane: int) -> int | None:
 
 def spike_rates(
     e: SpikeBottleNet, split_point: int, budgets: Sequence[int], time_steps: Sequence[int]
-) -> list[tuple[Candidate, float]]:
-    """Candidates of a split point that fill a budget exactly without spatial reduction, and their accuracy."""
+) -> list[tuple[Candidate, tuple[float, float]]]:
+    """Candidates of a split point that fill a budget exactly without spatial reduction, and their accuracies."""
     here = e.points().set_index("split_point").loc[split_point]
     plane, found = int(here["height"] * here["width"]), []
     for T in time_steps:
         for c in (channels_for(size, T, plane) for size in budgets):
             if c is not None and c <= here["channels"]:
                 candidate = Candidate(split_point, c, 1, T)
-                found.append((candidate, e.accuracy(e.compressed(candidate)[0])))
+                found.append((candidate, e.accuracies(e.compressed(candidate)[0])))
     return found
 
 
@@ -179,26 +186,46 @@ def code_rates(e: SpikeBottleNet, split_point: int, budgets: Sequence[int], bits
         for size in budgets:
             c = channels_for(size, b, plane)
             if c is not None and c <= here["channels"]:
-                reached = codes(e, split_point, c, 1, b)["accuracy"]
-                rows.append((code_family(b), split_point, c, 1, b, float(size), reached))
+                found = codes(e, split_point, c, 1, b)
+                reached = found["accuracy"], found["validation_accuracy"]
+                rows.append((code_family(b), split_point, c, 1, b, float(size), *reached))
     return rows
 
 
+def image_files(net: nn.Module, data: Data, qualities: Sequence[int], device: str = "auto") -> pd.DataFrame:
+    """Accuracy of an ANN, as it is, on images that went through a file.
+
+    Args:
+        net: the ANN.
+        data: data set of uint8 images.
+        qualities: of JPEG and WebP, 0 to 100.
+        device: where to compute.
+
+    Returns:
+        Columns ``file`` (raw, or a name in ``IMAGE_CODECS``), ``quality``, ``bytes`` (mean), ``accuracy`` of test
+        images and ``validation_accuracy`` (0 to 1).
+    """
+    lossless = [("png", None), ("webp_lossless", None)]
+    rows = [("raw", None, data.test.x[0].numel(), data)]
+    for name, quality in lossless + [(codec, q) for codec in ("jpeg", "webp") for q in qualities]:
+        images, size = baseline.recoded(data, name, 90 if quality is None else quality)
+        rows.append((name, quality, size, images))
+    where = pick_device(device)
+    rows = [(*row, *(accuracy(net, images, s, device=where) for s in ("test", "validation"))) for *row, images in rows]
+    return pd.DataFrame(rows, columns=["file", "quality", "bytes", "accuracy", "validation_accuracy"])
+
+
 def image_rates(e: SpikeBottleNet, qualities: Sequence[int]) -> pd.DataFrame:
-    """Columns of :func:`rates`: the ANN, as it is, on test images that went through an image codec; mean bytes."""
-    ann, rows = e.ann(), []
-    wanted = [("png", None), ("webp_lossless", None)] + [(c, q) for c in ("jpeg", "webp") for q in qualities]
-    for name, quality in wanted:
-        data, size = baseline.recoded(e.data, name, 90 if quality is None else quality)
-        family = {"png": "PNG", "webp_lossless": "WebP, lossless", "jpeg": "JPEG", "webp": "WebP"}[name]
-        rows.append((family, 0, None, None, None, size, e.accuracy(ann, data)))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    """Columns of :func:`rates`: :func:`image_files` of the ANN without the raw image; their split point is 0."""
+    files = image_files(e.ann(), e.data, qualities, e.device).iloc[1:]
+    named = {"png": "PNG", "webp_lossless": "WebP, lossless", "jpeg": "JPEG", "webp": "WebP"}
+    return files.assign(family=files["file"].map(named), split_point=0).reindex(columns=COLUMNS)
 
 
 def coded_rates(
     e: SpikeBottleNet, nets: Mapping[str, tuple[Candidate, float]], contexts: Sequence[str], samples: int
 ) -> pd.DataFrame:
-    """Entropy-coded spikes: :func:`~snnbook.experiments.noisy_links.lossless` with each network's ``accuracy``, 0 to 1.
+    """Entropy-coded spikes: :func:`~snnbook.experiments.noisy_links.lossless` with the accuracies of each network.
 
     Args:
         e: the experiment.
@@ -208,7 +235,8 @@ def coded_rates(
     """
     trained = {name: spiking(e, candidate, penalty=price) for name, (candidate, price) in nets.items()}
     table = lossless(trained, e, contexts, samples)
-    return table.assign(accuracy=table["network"].map({name: e.accuracy(net) for name, net in trained.items()}))
+    reached = pd.DataFrame({name: e.accuracies(net) for name, net in trained.items()}, CODED[-2:])
+    return table.join(reached.T, on="network")
 
 
 def mask_rate(e: SpikeBottleNet, candidate: Candidate, keep: float) -> tuple:
@@ -216,7 +244,7 @@ def mask_rate(e: SpikeBottleNet, candidate: Candidate, keep: float) -> tuple:
     net = masked(e, candidate, keep)
     size = bits_sent(net, sent(net, e)) / 8
     s, channels, stride, T = candidate
-    return f"random mask, T = {T}", s, round(channels / keep), stride, T, size, e.accuracy(net)
+    return f"random mask, T = {T}", s, round(channels / keep), stride, T, size, *e.accuracies(net)
 
 
 def rows_of(table: pd.DataFrame, candidates: Sequence[Candidate]) -> pd.DataFrame:
@@ -230,12 +258,15 @@ def measured_rates(table: pd.DataFrame, cell_table: pd.DataFrame) -> pd.DataFram
     rows = []
     for row in table.itertuples():
         own = row.split_point, row.channels, row.stride
-        rows.append((f"spikes, T = {row.time_steps}", *own, row.time_steps, row.bits / 8, row.accuracy))
+        reached = row.accuracy, row.validation_accuracy
+        rows.append((f"spikes, T = {row.time_steps}", *own, row.time_steps, row.bits / 8, *reached))
     for row in cell_table.itertuples():
         own = row.split_point, row.channels, row.stride
         eight = row.split_point, row.code_channels, row.stride
-        rows.append((code_family(8), *eight, 8, float(row.code_bytes), row.code_accuracy))
-        rows.append((code_family(row.time_steps), *own, row.time_steps, float(row.equal_bytes), row.equal_accuracy))
+        reached = row.code_accuracy, row.code_validation_accuracy
+        rows.append((code_family(8), *eight, 8, float(row.code_bytes), *reached))
+        reached = row.equal_accuracy, row.equal_validation_accuracy
+        rows.append((code_family(row.time_steps), *own, row.time_steps, float(row.equal_bytes), *reached))
     return pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(list(COLUMNS[:5]))
 
 
@@ -258,7 +289,8 @@ def rates(
         keep: share of a wider map that the mask leaves, at the largest budget and T.
 
     Returns:
-        Columns ``family``, ``split_point``, ``channels``, ``stride``, ``bits_each``, ``bytes``, ``accuracy`` (0 to 1).
+        Columns ``family``, ``split_point``, ``channels``, ``stride``, ``bits_each``, ``bytes``, ``accuracy`` and
+        ``validation_accuracy`` (0 to 1).
 
     Raises:
         ValueError: if no budget fits any number of channels of spikes.
@@ -268,7 +300,7 @@ def rates(
     found = spike_rates(e, split_point, budgets, time_steps)
     check("budgets", list(budgets), len(found) > 0, "bytes that whole numbers of channels fill at this split point")
     rows = [(f"spikes, T = {c.time_steps}", c.split_point, c.channels, c.stride, c.time_steps,
-             c.time_steps * c.channels * _plane(e, c) / 8, reached) for c, reached in found]  # fmt: skip
+             c.time_steps * c.channels * _plane(e, c) / 8, *reached) for c, reached in found]  # fmt: skip
     rows += code_rates(e, split_point, budgets, bits)
     widest = [c for c, _ in found if c.channels / keep <= _channels(e, split_point)]
     rows += [mask_rate(e, max(widest, key=lambda c: (c.time_steps, c.channels)), keep)] if widest else []
@@ -285,11 +317,14 @@ def _plane(e: SpikeBottleNet, candidate: Candidate) -> int:
 
 
 def within(table: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
-    """The best accuracy of each family in at most so many bytes: ``family`` and a column for each budget, nan: none."""
-    columns = {}
+    """Accuracy of each family in at most so many bytes: ``family`` and a column for each budget, nan: none.
+
+    Validation images choose the payload, of equals the smallest; the accuracy is that of test images.
+    """
+    columns, ordered = {}, table.sort_values(["validation_accuracy", "bytes"], ascending=[False, True], kind="stable")
     for size in sorted(budgets):
-        fits = table[table["bytes"] <= size + 1e-9]
-        columns[f"{size} B"] = fits.groupby("family")["accuracy"].max()
+        fits = ordered[ordered["bytes"] <= size + 1e-9]
+        columns[f"{size} B"] = fits.groupby("family")["accuracy"].first()
     order = list(dict.fromkeys(table["family"]))
     return pd.DataFrame(columns).reindex(order).rename_axis("family").reset_index()
 
@@ -340,7 +375,7 @@ def coded_as_rates(coded: pd.DataFrame, candidate: Candidate) -> pd.DataFrame:
     """Rows of :func:`rates`: each network of :func:`coded_rates` under the context that takes fewest actual bytes."""
     best = coded.sort_values("actual").groupby("network", sort=False).head(1)
     own = candidate.split_point, candidate.channels, candidate.stride, candidate.time_steps
-    rows = [(f"coded {row.network}", *own, row.actual, row.accuracy) for row in best.itertuples()]
+    rows = [(f"coded {r.network}", *own, r.actual, r.accuracy, r.validation_accuracy) for r in best.itertuples()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

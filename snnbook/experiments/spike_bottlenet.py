@@ -120,13 +120,17 @@ class SpikeBottleNet:
             self._nets[key] = self._train(net, self.fine_tuning)
         return self._nets[key], report
 
-    def accuracy(self, net: Network, data: Data | None = None) -> float:
-        """Test accuracy, 0 to 1; of other images of the same classes where ``data`` is given."""
+    def accuracy(self, net: Network, data: Data | None = None, split: str = "test") -> float:
+        """Accuracy on a split, 0 to 1; of other images of the same classes where ``data`` is given."""
         if data is not None:
-            return accuracy(net, data, device=pick_device(self.device))
-        if (key := state_hash(net) + str(net.time_steps)) not in self._accuracies:
-            self._accuracies[key] = accuracy(net, self.data, device=pick_device(self.device))
+            return accuracy(net, data, split, device=pick_device(self.device))
+        if (key := (state_hash(net), net.time_steps, split)) not in self._accuracies:
+            self._accuracies[key] = accuracy(net, self.data, split, device=pick_device(self.device))
         return self._accuracies[key]
+
+    def accuracies(self, net: Network, data: Data | None = None) -> tuple[float, float]:
+        """Accuracy on test images, and on validation images, by which alone something may be chosen."""
+        return self.accuracy(net, data), self.accuracy(net, data, "validation")
 
     def points(self) -> pd.DataFrame:
         """The split points; see :func:`snnbook.bottleneck.backbone.split_points`."""
@@ -145,13 +149,13 @@ def measure(experiment: SpikeBottleNet, candidate: Candidate, samples: int, best
     rates = block_rates(device, batches).query("block != 'encoder'")
     rate = rates["cumulative_rate"].iloc[-1]
     macs = experiment.points()["cumulative_macs"].iloc[candidate.split_point - 1]
-    reached, own = experiment.accuracy(net), experiment.accuracy(experiment.backbone(candidate.time_steps))
-    most = experiment.accuracy(experiment.backbone(best_steps))
-    row = candidate._asdict() | {
-        "accuracy": reached,
-        "backbone_accuracy": own,
-        "drop": own - reached,
-        "drop_from_best": most - reached,
+    nets = net, experiment.backbone(candidate.time_steps), experiment.backbone(best_steps)
+    accuracies = {}
+    for split, front in (("test", ""), ("validation", "validation_")):
+        reached, own, most = (experiment.accuracy(one, split=split) for one in nets)
+        found = {"accuracy": reached, "backbone_accuracy": own, "drop": own - reached, "drop_from_best": most - reached}
+        accuracies |= {front + name: value for name, value in found.items()}
+    row = candidate._asdict() | accuracies | {
         "bits": report.bits,
         "bytes": report.bytes,
         "compression": report.compression,
@@ -190,7 +194,8 @@ def search(experiment: SpikeBottleNet, candidates: Sequence[Candidate], samples:
 
     Returns:
         One row a candidate: its four numbers; ``accuracy``; ``backbone_accuracy`` at the same T; ``drop`` from it and
-        ``drop_from_best`` from the backbone at the largest T of all candidates (all 0 to 1); ``bits``, ``bytes`` and
+        ``drop_from_best`` from the backbone at the largest T of all candidates (all 0 to 1); these four again as
+        ``validation_…``, for :func:`snnbook.bottleneck.selection.choose`; ``bits``, ``bytes`` and
         ``compression`` of the payload; ``rate`` (f_r of the blocks on the device); ``paper_joules`` and
         ``counted_joules`` of the device's part at 45 nm, without and with all that the paper leaves out but the radio.
 

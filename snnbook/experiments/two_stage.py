@@ -127,15 +127,18 @@ class TwoStage:
             yield steps, *self.converted(method, max(steps), **options)
 
     def accuracies(self, snn: nn.Module, report: Report, time_steps: Sequence[int]) -> pd.DataFrame:
-        """Test accuracy of a converted network at each T.
+        """Accuracy of a converted network at each T.
 
         Returns:
-            Columns ``time_steps``, ``accuracy`` (0 to 1), ``total_steps`` (with steps before the T that count),
-            ``seconds`` (of the conversion), ``limit_accuracy`` (T → ∞; missing where the network is made for one T
-            or reacts to a pre-run).
+            Columns ``time_steps``, ``accuracy`` and ``validation_accuracy`` (0 to 1), ``total_steps`` (with steps
+            before the T that count), ``seconds`` (of the conversion), ``limit_accuracy`` (T → ∞; missing where the
+            network is made for one T or reacts to a pre-run).
         """
         device, method = pick_device(self.device), METHODS[report.method]
-        table = accuracy_over_time(snn, self.data, time_steps, batch_size=BATCH, device=device)
+        options = {"batch_size": BATCH, "device": device}
+        table = accuracy_over_time(snn, self.data, time_steps, **options)
+        validated = accuracy_over_time(snn, self.data, time_steps, "validation", **options)
+        table = table.merge(validated.rename(columns={"accuracy": "validation_accuracy"}), on="time_steps")
         fixed = not method.depends_on_T and not report.prerun_steps
         limit = accuracy(infinite_time(snn), self.data, device=device) if fixed else math.nan
         total = [total_steps(snn, report, t) for t in table["time_steps"]]

@@ -100,7 +100,7 @@ def plan_points(rows: pd.DataFrame, account: str = "board") -> Figure:
                 style = {"color": colour} if on_front else {"facecolor": "none", "edgecolor": colour}
                 ax.scatter(factor * some[column], 100 * some["accuracy"], marker=marker, s=34, **style)
         ax.set(xscale="log", xlabel=label)
-    axes[0].set_ylabel("test accuracy, %")
+    axes[0].set_ylabel("accuracy, %")
     shown = list(dict.fromkeys(rows["family"]))
     handles = [axes[0].scatter([], [], color=_LOOKS[f][0], marker=_LOOKS[f][2], label=f) for f in shown]
     handles.append(axes[0].scatter([], [], facecolor="none", edgecolor="#444444", label="beaten in all four"))
