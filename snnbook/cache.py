@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -34,6 +35,27 @@ SPIKING_CODE = ("neurons", "kernels")
 def cache_folder() -> Path:
     """Where trained networks are kept: the environment's SNNBOOK_CACHE, else ``_build/networks``."""
     return Path(os.environ["SNNBOOK_CACHE"]) if os.environ.get("SNNBOOK_CACHE") else build_dir("networks")
+
+
+def kept_table(key: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """A table that takes long to make: from the cache's folder, or made and kept there, whole or not at all.
+
+    Args:
+        key: over all that the table depends on, code included (:func:`code_hash`).
+        make: makes it; its cells are what CSV can hold, its index is not kept.
+
+    Raises:
+        ValueError: for a damaged file, with its name; it is left alone.
+    """
+    path = cache_folder() / f"{key}.csv"
+    if not path.exists():
+        text = make().to_csv(index=False)
+        with atomic(path) as part:
+            part.write_text(text, encoding="utf-8")
+    try:
+        return pd.read_csv(path, encoding="utf-8")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it, and it will be made again") from error
 
 
 def _meaning(path: Path) -> str:

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,7 +15,7 @@ from tiny import blobs, same_state, small_net
 from torch import nn
 
 from snnbook import cache, train
-from snnbook.cache import SPIKING_CODE, TRAINING_CODE, code_hash, key, state_hash, trained
+from snnbook.cache import SPIKING_CODE, TRAINING_CODE, code_hash, kept_table, key, modules_of, state_hash, trained
 from snnbook.conversion import quantised
 from snnbook.models import build
 from snnbook.train import Recipe
@@ -326,3 +327,32 @@ def test_processes_of_torchrun_train_together_and_keep_one_network(data, tmp_pat
     alone = small_net(norm=False, dropout=0.0)
     trained(alone, data, RECIPE, folder=tmp_path / "networks")  # a single process finds it too
     assert same_state(alone, one)
+
+
+def test_a_table_is_made_once_whole_or_not_at_all(monkeypatch, tmp_path):
+    monkeypatch.setenv("SNNBOOK_CACHE", str(tmp_path / "new"))
+    table = pd.DataFrame({"name": ["größer", "a, b"], "value": [0.1 + 0.2, None]}, index=[3, 5])
+
+    def killed():
+        raise Killed
+
+    with pytest.raises(Killed):
+        kept_table("k", killed)
+    assert not list(tmp_path.rglob("*.csv"))
+    first = kept_table("k", lambda: table)
+    pd.testing.assert_frame_equal(first, table.reset_index(drop=True), check_exact=True)
+    pd.testing.assert_frame_equal(kept_table("k", killed), first)
+    path = tmp_path / "new" / "k.csv"
+    for damaged in (b"", b'name,value\n"open', b"\xff\xfe,\n"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"k\.csv is damaged"):
+            kept_table("k", killed)
+        assert path.read_bytes() == damaged
+
+
+def test_modules_of_a_package_are_its_files():
+    found = modules_of("conversion")
+    assert {"conversion/__init__", "conversion/lmpc"} <= set(found) and list(found) == sorted(found)
+    assert code_hash(found) != code_hash(found[1:])
+    with pytest.raises(FileNotFoundError):
+        code_hash(("conversion/none",))

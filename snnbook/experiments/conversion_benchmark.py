@@ -7,20 +7,18 @@ method, and chapters share what they have in common.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 
 import pandas as pd
 from torch import Tensor, nn
 
-from ..cache import cache_folder, code_hash, modules_of, state_hash
+from ..cache import code_hash, kept_table, modules_of, state_hash
 from ..conversion import METHODS
 from ..data import Split
 from ..energy import count_operations
 from ..evaluate import accuracy
 from ..record import observe
-from ..runs import atomic
 from ..train import pick_device
 from .two_stage import TwoStage
 
@@ -120,12 +118,8 @@ def _key(experiment: TwoStage, method: str, time_steps: Sequence[int], samples: 
 
 def remembered(experiment: TwoStage, method: str, time_steps: Sequence[int], samples: int) -> pd.DataFrame:
     """:func:`measure`, or what it gave when the same was measured before."""
-    path = cache_folder() / f"{_key(experiment, method, time_steps, samples)}.csv"
-    if not path.exists():
-        text = measure(experiment, method, time_steps, samples).to_csv(index=False)
-        with atomic(path) as part:
-            part.write_text(text, encoding="utf-8")
-    return pd.read_csv(io.StringIO(path.read_text(encoding="utf-8")))
+    given = experiment, method, time_steps, samples
+    return kept_table(_key(*given), lambda: measure(*given))
 
 
 def benchmark(

@@ -27,7 +27,7 @@ from ..bottleneck import energy as cut_energy
 from ..bottleneck.backbone import backbone, split_points
 from ..bottleneck.codec import head
 from ..bottleneck.selection import Candidate, grid
-from ..cache import SPIKING_CODE, TRAINING_CODE, cache_folder, code_hash, modules_of
+from ..cache import SPIKING_CODE, TRAINING_CODE, code_hash, kept_table, modules_of
 from ..checks import check, check_choice
 from ..counts import count
 from ..data import Data, load
@@ -35,7 +35,6 @@ from ..energy import ENERGY_MODELS, count_operations, joules
 from ..models import build
 from ..params import ConversionBenchmark, FusedInference, Params, Planner, SplitPoints, SplitPruneTradeoffs
 from ..planner import ANSWER_BITS, IMAGES, Deployment, EdgePart, from_table, to_table
-from ..runs import atomic
 from ..splitting.submodel import payload_bits
 from ..train import pick_device
 from . import conversion_benchmark, ec_snn, spike_bottlenet, two_stage
@@ -243,12 +242,8 @@ def remembered(p: Params, data: Data, also: Sequence, make: Callable[[], list[De
     """What ``make`` gives, or what it gave before with the same parameters, data, ``also`` and code."""
     given = p.asdict() | {"out_dir": "", "data_dir": "", "device": str(pick_device(p.device))}
     parts = [p.notebook, given, data.fingerprint, list(also), code_hash(PLANNING_CODE)]
-    path = cache_folder() / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}.csv"
-    if not path.exists():
-        text = to_table(make()).to_csv(index=False)
-        with atomic(path) as part:
-            part.write_text(text, encoding="utf-8")
-    return from_table(pd.read_csv(path))
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    return from_table(kept_table(key, lambda: to_table(make())))
 
 
 def _points(p: SplitPruneTradeoffs, fused: FusedInference) -> list[tuple[int, float]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,13 +22,12 @@ from ..bottleneck.codec import compress, head
 from ..bottleneck.energy import block_rates, counted, joules, snn_joules
 from ..bottleneck.selection import Candidate
 from ..bottleneck.sizes import Report
-from ..cache import cache_folder, code_hash, state_hash, trained
+from ..cache import code_hash, kept_table, state_hash, trained
 from ..checks import check
 from ..data import Data, Split
 from ..evaluate import accuracy
 from ..network import Network
 from ..params import BottleneckNetworks
-from ..runs import atomic
 from ..train import Recipe, pick_device
 
 #: Images of a batch whose operations are counted: all T steps of it are in memory at once.
@@ -176,12 +174,8 @@ def _key(experiment: SpikeBottleNet, candidate: Candidate, samples: int, best_st
 
 def remembered(experiment: SpikeBottleNet, candidate: Candidate, samples: int, best_steps: int) -> pd.DataFrame:
     """:func:`measure`, or what it gave when the same was measured before."""
-    path = cache_folder() / f"{_key(experiment, candidate, samples, best_steps)}.csv"
-    if not path.exists():
-        text = measure(experiment, candidate, samples, best_steps).to_csv(index=False)
-        with atomic(path) as part:
-            part.write_text(text, encoding="utf-8")
-    return pd.read_csv(io.StringIO(path.read_text(encoding="utf-8")))
+    given = experiment, candidate, samples, best_steps
+    return kept_table(_key(*given), lambda: measure(*given))
 
 
 def search(experiment: SpikeBottleNet, candidates: Sequence[Candidate], samples: int) -> pd.DataFrame:
