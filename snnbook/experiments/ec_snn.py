@@ -141,7 +141,8 @@ class EcSnn:
         """
         check_choice("partition", partition, PARTITIONS)
         rates = 1 - list(self.zeros().values())[-1].each_class()
-        score = scorer(self.parent(), self.zeros(), self.shape, min_filters, self.data.kind != "events")
+        given = self.parent(), self.zeros(), self.shape, min_filters, self.data.kind != "events"
+        score = self.once(("score", min_filters), lambda: scorer(*given))
         board = devices.device("raspberry_pi_4b")
 
         def slowest(parts: Parts) -> float:
