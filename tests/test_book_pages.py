@@ -320,9 +320,8 @@ def test_explorer_computes_as_the_package_does(explorer):
         x = torch.tensor(case["drive"], dtype=torch.float64)
         v0 = torch.tensor(case["v0"], dtype=torch.float64)
         leaky, soft = case["neuron"].startswith("lif"), case["neuron"].endswith("soft")
-        spikes, v = multi_step(
-            x, v0, Dynamics(case["threshold"], None if soft else 0.0, case["tau"] if leaky else None)
-        )
+        tau = case["tau"] if leaky else None
+        spikes, v = multi_step(x, v0, Dynamics(case["threshold"], None if soft else 0.0, tau, decay_input=False))
         assert got["spikes"] == spikes.int().tolist()
         assert got["residual"] == pytest.approx(v.item(), abs=1e-9)
         if case["neuron"] == "if-soft":

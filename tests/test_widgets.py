@@ -39,8 +39,10 @@ def test_hard_reset_and_leak_lose_charge(explorer):
     # fires at 1.2, goes to 0, twice
     assert "n = 2 output" in explorer.text.value and "v(T) = 0.00" in explorer.text.value
     assert "n*" not in explorer.text.value
-    explorer.set(neuron="LIF, soft reset", drive=0.9, tau=2.0, time_steps=20)
-    assert "n = 0 output" in explorer.text.value
+    explorer.set(neuron="LIF, soft reset", drive=0.45, tau=2.0, time_steps=20)
+    assert "n = 0 output" in explorer.text.value  # tends to τ x = 0.9
+    explorer.set(drive=0.55)
+    assert "n = 0 output" not in explorer.text.value
 
 
 def test_shuffling_moves_spikes_and_keeps_their_number(explorer):

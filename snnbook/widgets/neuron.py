@@ -30,7 +30,7 @@ SLACK = 1e-9
 
 
 def dynamics(neuron: str, threshold: float, tau: float) -> Dynamics:
-    """Constants of the neuron named ``neuron`` (hard reset to 0).
+    """Constants of the neuron named ``neuron`` (hard reset to 0; the drive is not divided by τ, as in chapter 1).
 
     Raises:
         ValueError: for an unknown name, a threshold that is not positive, or τ not above 1.
@@ -39,7 +39,7 @@ def dynamics(neuron: str, threshold: float, tau: float) -> Dynamics:
     check("threshold", threshold, threshold > 0, "a positive number")
     check("tau", tau, tau > 1, "a number above 1")
     leaky, hard = NEURONS[neuron]
-    return Dynamics(threshold - SLACK, 0.0 if hard else None, tau if leaky else None)
+    return Dynamics(threshold - SLACK, 0.0 if hard else None, tau if leaky else None, decay_input=False)
 
 
 def drive_of_trains(time_steps: int, plus: Iterable[int], minus: Iterable[int]) -> Tensor:

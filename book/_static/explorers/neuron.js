@@ -22,7 +22,7 @@
     const before = [], after = [], spikes = [];
     let v = v0;
     for (const x of drive) {
-      const h = leaky ? v + (x - v) / tau : v + x;
+      const h = leaky ? v - v / tau + x : v + x;
       const s = h >= threshold - EPS ? 1 : 0;
       v = soft ? h - threshold * s : (1 - s) * h;
       before.push(h);
