@@ -115,7 +115,7 @@ def loopback(p: LinkBenchmark, folder: Path) -> pd.DataFrame:
 
 
 def shaped(p: LinkBenchmark) -> pd.DataFrame:
-    """Median measured seconds of a transfer over the shaped link beside payload / rate."""
+    """Median measured seconds of single messages over the shaped link, one after the other, beside payload / rate."""
     listener, rows = Listener(), []
     channel = Channel(listener.address, up=Rate(p.rate))
     channel.send(b"hello")
@@ -135,9 +135,10 @@ def shaped(p: LinkBenchmark) -> pd.DataFrame:
 
 
 def shaped_by_kernel(p: LinkBenchmark) -> pd.DataFrame:
-    """The same over ``tc tbf`` and encrypted, seconds a message of a stream; nothing measured without the rights.
+    """Over ``tc tbf`` and encrypted; nothing is measured without the rights.
 
-    ``headers`` is what TCP, IP and Ethernet alone make of ``ratio``.
+    ``measured_s`` is not that of :func:`shaped`: it is the seconds a message of a stream takes, in which several small
+    messages share a segment. ``headers`` is what TCP, IP and Ethernet alone make of ``ratio`` if segments are full.
     """
     sizes = [(size, max(p.repeats, 2**17 // size)) for size in p.payloads]
     if reason := why_not():

@@ -308,6 +308,7 @@ class ConversionBenchmark(ConvertedNetworks):
             "opt",
             "opi",
             "snn_calibration_bias",
+            "snn_calibration_potential",
             "snn_calibration",
             "tcl",
             "ann2snn",
@@ -316,9 +317,11 @@ class ConversionBenchmark(ConvertedNetworks):
             "lmpc",
             "lmpc_lwc",
             "qcfs",
+            "qcfs_l4",
             "srp",
             "cos",
             "step_bias",
+            "step_bias_l4",
             "matched",
             "tuned",
         ],
@@ -558,7 +561,6 @@ class SplitPoints(BottleneckNetworks):
     strides: list[int] = field([1, 2], "spatial reductions to search over, 1 for none", low=1, high=8)
     limit: float = field(0.03, "largest drop of accuracy, 0 to 1", low=0, high=1)
     qualities: list[int] = field([5, 50, 90], "qualities of JPEG and WebP on the input", low=0, high=100)
-    radio: str = field("Wi-Fi", "radio of the device: Wi-Fi or LTE or 3G", choices=("Wi-Fi", "LTE", "3G"))
 
 
 @dataclass(frozen=True)
@@ -621,10 +623,10 @@ class Planner(Params):
     dataset: str = field("digits", "data set: digits or cifar10 or cifar100 or npz", choices=IMAGE_SETS)
     data_dir: str = data_dir_field()
     source: str = field("", "folder of recorded runs to plan on, such as results; empty means to compute")
-    conversion: str = field("", "changed parameters of chapter 13 as name and value with commas between")
-    splitting: str = field("", "changed parameters of chapter 21 likewise")
-    bottleneck: str = field("", "changed parameters of chapter 30 likewise")
-    numbers: list[int] = field([1, 3, 5], "numbers of devices of EC-SNN at the zeta of chapter 23", low=1, high=64)
+    conversion: str = field("", "changed parameters of notebook 13 as name and value with commas between")
+    splitting: str = field("", "changed parameters of notebook 21 likewise")
+    bottleneck: str = field("", "changed parameters of notebook 30 likewise")
+    numbers: list[int] = field([1, 3, 5], "numbers of devices of EC-SNN at the zeta of notebook 23", low=1, high=64)
     profile: str = field("raspberry_pi_4b", "profile of the edge device by name or as a path that ends in .toml")
     server: str = field("jetson_nano", "profile of the server likewise")
     radio: str = field("Wi-Fi", "radio of the device: Wi-Fi or LTE or 3G", choices=("Wi-Fi", "LTE", "3G"))

@@ -61,7 +61,8 @@ class EdgePart:
         bytes: weights that the device holds.
         counted_joules: of every operation, arithmetic alone.
         paper_joules: of the operations that the paper counts; not a number where that is not known.
-        operations: MACs and ACs where zeros are skipped; not a number where they are not known.
+        macs: multiply–accumulates where zeros are skipped; not a number where they are not known.
+        acs: accumulates where zeros are skipped, one for each spike and each place it reaches; likewise.
     """
 
     dense_macs: float
@@ -69,11 +70,12 @@ class EdgePart:
     bytes: float = 0.0
     counted_joules: float = math.nan
     paper_joules: float = math.nan
-    operations: float = math.nan
+    macs: float = math.nan
+    acs: float = math.nan
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value, free = getattr(self, f.name), f.name.endswith("joules") or f.name == "operations"
+            value, free = getattr(self, f.name), f.name.endswith("joules") or f.name in ("macs", "acs")
             allowed = "a finite number of at least 0" + (", or not a number" if free else "")
             check(f.name, value, 0 <= value < math.inf or (free and math.isnan(value)), allowed)
 
@@ -209,16 +211,23 @@ def crossover(a: Line, b: Line) -> float:
     return rate if rate > 0 else math.nan
 
 
+def _work(part: EdgePart, device: Device) -> tuple[float, float]:
+    """MACs and ACs that ``device`` carries out: those that spikes cause, or every MAC where it does not skip zeros."""
+    return (part.macs, part.acs) if device.skips_zeros else (part.dense_macs, 0.0)
+
+
 def compute_seconds(part: EdgePart, device: Device) -> float:
-    """Seconds of computing: all MACs at the device's rate, or only what spikes cause where it skips zeros."""
-    return (part.operations if device.skips_zeros else part.dense_macs) / device.mac_rate
+    """Seconds of computing: MACs and ACs, each at the device's rate for them."""
+    macs, acs = _work(part, device)
+    return macs / device.mac_rate + acs / device.ac_rate
 
 
 def compute_joules(part: EdgePart, device: Device, account: str) -> float:
     """Joules of computing by one of ``ACCOUNTS``."""
     check_choice("account", account, ACCOUNTS)
     if account == "board":
-        return (part.operations if device.skips_zeros else part.dense_macs) * device.joules_per_mac
+        macs, acs = _work(part, device)
+        return macs * device.joules_per_mac + acs * device.joules_per_ac
     return part.paper_joules if account == "paper" else part.counted_joules
 
 
@@ -461,6 +470,7 @@ def ranges(
     cuts += [measure.reaches(limit) for measure, limit in _limits(plans, setting, needs, account)]
     inner = np.concatenate(cuts)
     inner = np.unique(inner[(inner > 1 / high) & (inner < 1 / low)])
+    inner = inner[np.diff(inner, prepend=0.0) > 1e-9 * inner]  # several lines through one point, but for rounding
     edges = np.concatenate([[1 / high], inner, [1 / low]])
     found = _choose(plans, setting, needs, by, account, (edges[:-1] + edges[1:]) / 2)
     starts = np.flatnonzero(np.diff(found, prepend=-2))

@@ -105,11 +105,15 @@ def test_lossless_codecs_give_the_image_back_and_lossy_ones_shrink_with_quality(
             assert means == sorted(means) and errors == sorted(errors, reverse=True)
 
 
-def test_recoded_data_differ_in_their_test_images_only():
+def test_recoded_data_differ_in_their_validation_and_test_images_only():
     data = load("digits", limit=200)
     new, size = recoded(data, "jpeg", 10)
-    assert not torch.equal(new.test.x, data.test.x) and torch.equal(new.test.y, data.test.y)
-    assert new.train is data.train and size == recode(data.test.x, "jpeg", 10)[1].double().mean()
+    for split in ("validation", "test"):
+        before, after = getattr(data, split), getattr(new, split)
+        assert torch.equal(after.x, recode(before.x, "jpeg", 10)[0]) and not torch.equal(after.x, before.x)
+        assert torch.equal(after.y, before.y)
+    assert new.train is data.train and new.calibration is data.calibration
+    assert size == recode(data.test.x, "jpeg", 10)[1].double().mean()
 
 
 @pytest.mark.parametrize(

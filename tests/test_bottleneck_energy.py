@@ -231,6 +231,20 @@ def test_ratios_by_hand():
     assert table["everything"].tolist() == pytest.approx([966 / 136, 48.3 / (7.7 + 46)])
 
 
+def test_lines_of_all_cuts_take_table_1_and_computing_everything_both_time_steps(points):
+    lines = table3.cut_lines(backbone(1), twin(), (3, 32, 32)).set_index("cut")
+    printed = papers.table("spikebottlenet_table1")
+    assert lines["bits"].tolist() == [24576, *(8 * printed["snn_bytes"]), 8, 8]
+    assert lines["time_steps"].tolist() == [0, *printed["time_steps"], 4, 2]
+    assert lines.loc["send the image", "millijoules"] == 0
+    four, two = (lines.loc[f"compute everything, T = {T}", "millijoules"] for T in (4, 2))
+    assert four == lines.loc["cut behind 16", "millijoules"]
+    macs, shortcuts = points["cumulative_macs"].iloc[-1], points["shortcut_macs"].sum()
+    rate = table3.published_rates().set_index("split_point").loc[14, "rate"]
+    blocks = 1e3 * energy.snn_joules(macs, rate, 2) + 1e3 * energy.ann_joules(2 * shortcuts)
+    assert blocks < two < 1.04 * blocks < four
+
+
 def test_radio_is_nanojoules_per_bit():
     assert energy.radio_joules(512) == pytest.approx(512 * 283.17e-9)
     assert energy.radio_joules(1, "LTE") == pytest.approx(438.39e-9)

@@ -15,6 +15,7 @@ from snnbook.conversion import (
     fold_batchnorm,
     infinite_time,
     mean_outputs,
+    prerun,
     quantised,
     top_activations,
 )  # fmt: skip
@@ -141,6 +142,64 @@ def test_folding_follows_the_forward_pass_not_the_order_of_registration():
     folded = fold_batchnorm(net, images(1))
     torch.testing.assert_close(folded(images(4)), net(images(4)), rtol=1e-4, atol=1e-5)
     assert isinstance(folded.bn_a, nn.Identity) and isinstance(folded.bn_b, nn.Identity)
+
+
+class Branched(nn.Module):
+    """``forward(self, x)`` is given; two convolutions, two batch norms."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+        self.bn, self.other = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+        self.own, self.inplace = forward, nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.own(self, x)
+
+
+def used_twice(net, x):
+    y = net.a(x)
+    return net.bn(y) + y
+
+
+def also_put_out(net, x):
+    y = net.a(x)
+    return net.bn(y), y
+
+
+@pytest.mark.parametrize("forward", [
+    lambda net, x: net.bn(net.inplace(net.a(x))), lambda net, x: net.bn(net.a(x).mul_(2)), used_twice, also_put_out,
+    lambda net, x: net.bn(net.a(x)) + net.a(2 * x), lambda net, x: net.bn(net.a(x)) + net.bn(net.b(x)),
+    lambda net, x: (lambda y: net.bn(y) + net.other(y))(net.a(x)),
+], ids=["in-place ReLU", "in-place product", "sum", "output", "one convolution", "one batch norm", "two"])  # fmt: skip
+def test_a_batch_norm_whose_convolution_serves_something_else_is_not_folded(forward):
+    net, x = with_statistics(Branched(forward)), images(3)
+    folded = fold_batchnorm(net, x[:1])
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x), net(x))
+    assert isinstance(folded.bn, nn.BatchNorm2d)
+
+
+def test_a_batch_norm_before_an_in_place_relu_is_folded():
+    net, x = with_statistics(Branched(lambda net, x: net.inplace(net.bn(net.a(x))))), images(3)
+    folded = fold_batchnorm(net, x[:1])
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x), net(x))
+    assert isinstance(folded.bn, nn.Identity)
+
+
+# --- where things are
+
+
+@pytest.mark.parametrize("method", ["max_norm", "cos"])
+def test_neurons_are_made_where_the_network_is(method, monkeypatch):
+    """``meta`` is a device without numbers that every machine has."""
+    net = build("vgg5", "qcfs", **SMALL).to("meta")
+    theta = dict.fromkeys(conversion.activations(net), 1.0)
+    monkeypatch.setattr(prerun, "trained_thresholds", lambda net: theta)
+    snn = conversion.spiking(net, theta, 2, 0.5, step_bias=0.1) if method == "max_norm" else prerun.cos(net, 2)
+    assert len(spiking_layers(snn)) == 3
+    assert {t.device.type for t in (*snn.parameters(), *snn.buffers())} == {"meta"}
 
 
 # --- thresholds
@@ -358,7 +417,9 @@ def test_somebody_elses_module_converts():
     assert not net.training and isinstance(net.norm, nn.BatchNorm2d)
 
 
-@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(4)], ids=repr)
+@pytest.mark.parametrize("pool", [
+    nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(4), nn.FractionalMaxPool2d(2, output_size=4)
+], ids=repr)  # fmt: skip
 def test_max_pooling_is_refused_by_name(pool):
     kind = type(pool).__name__
     with pytest.raises(ValueError, match=rf"^body\.pool = '{kind}' is not allowed: average pooling"):
@@ -376,15 +437,68 @@ class Functional(nn.Module):
         return self.act(self.conv(self.function(self.conv(x))))
 
 
+ONLY = "only nn.ReLU, ClippedReLU and QuantClip modules may be nonlinear"
+
+
 @pytest.mark.parametrize("function, name", [
     (F.relu, "relu"), (torch.relu, "relu"), (lambda x: x.relu(), "relu"),
     (lambda x: F.relu(x, inplace=True), "relu"), (lambda x: x.clamp(min=0), "clamp"),
     (lambda x: F.max_pool2d(x, 2), "max_pool2d"), (torch.sigmoid, "sigmoid"),
-    (nn.GELU(), "gelu"), (nn.LeakyReLU(), "leaky_relu"), (nn.Tanh(), "tanh"),
+    (lambda x: x.clamp_max(1), "clamp_max"), (lambda x: x.clamp(-100, 100), "clamp"), (abs, "abs"),
+    (lambda x: x**2, "pow"), (torch.exp, "exp"), (F.normalize, "normalize"),
+    (lambda x: torch.where(x > 0, x, 0.0), "where"),
 ])  # fmt: skip
 def test_a_nonlinear_function_that_no_neuron_would_replace_is_refused(function, name):
-    with pytest.raises(ValueError, match=rf"^net = '{name}' is not allowed: a network whose only nonlinear operations"):
+    with pytest.raises(ValueError, match=rf"^body = 'Functional' is not allowed: {ONLY} \(it calls {name}\)$"):
         convert(Functional(function), "max_norm", time_steps=2, calibration=batches(1))
+
+
+@pytest.mark.parametrize("function", [lambda x: x * (x > 0), torch.sign], ids=["times a mask", "sign"])
+def test_a_nonlinear_operation_without_a_known_name_is_refused(function):
+    with pytest.raises(ValueError, match=rf"^body = 'Functional' is not allowed: {ONLY} \(an operation in its forward"):
+        convert(Functional(function), "max_norm", time_steps=2, calibration=batches(1))
+
+
+@pytest.mark.parametrize("module", [
+    nn.GELU(), nn.LeakyReLU(), nn.Tanh(), nn.ReLU6(), nn.Threshold(0.1, 0.0), nn.LogSigmoid(), nn.Softsign(),
+    nn.Hardshrink(), nn.Softshrink(), nn.LogSoftmax(1), nn.LayerNorm(8), nn.GroupNorm(2, 2), nn.InstanceNorm2d(2),
+    nn.LPPool2d(2, 2), nn.BatchNorm2d(2, track_running_stats=False),
+], ids=lambda m: type(m).__name__)  # fmt: skip
+def test_a_nonlinear_module_is_refused_by_name(module):
+    kind = type(module).__name__
+    net = nn.Sequential(Functional(module), nn.Conv2d(2, 2, 1))
+    with pytest.raises(ValueError, match=rf"^body\.0\.function = '{kind}' is not allowed: {ONLY}$"):
+        convert(net, "max_norm", time_steps=2, calibration=batches(1))
+
+
+class Twice(nn.Module):
+    """One activation for two layers, as in the usual BasicBlock with ``self.relu``."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.first, self.second, self.act = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), act
+
+    def forward(self, x):
+        return self.act(self.second(self.act(self.first(x))) + x)
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.ReLU(inplace=True), ClippedReLU(), QuantClip()], ids=repr)
+def test_an_activation_at_two_places_is_refused(act):
+    kind, method = type(act).__name__, {nn.ReLU: "max_norm", ClippedReLU: "tcl", QuantClip: "qc"}[type(act)]
+    own = "a module of its own at each place: a neuron has one state and one threshold$"
+    with pytest.raises(ValueError, match=rf"^body\.act = 'one {kind} that runs 2 times' is not allowed: {own}"):
+        convert(Twice(act), method, time_steps=6, calibration=batches(1))
+    chain = nn.Sequential(nn.Conv2d(2, 2, 1), act, nn.Conv2d(2, 2, 1), act)
+    with pytest.raises(ValueError, match=rf"^body\.1 and body\.3 = 'one {kind}' is not allowed: {own}"):
+        convert(chain, method, time_steps=6, calibration=batches(1))
+
+
+def test_a_drive_of_three_axes_is_refused():
+    """Neurons would take [N, C, L] for a train [T, N, F]."""
+    net = nn.Sequential(nn.Conv1d(2, 3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(24, 5))
+    message = r"^input of body\.1 = \(1, 3, 8\) is not allowed: \[N, F\] or \[N, C, H, W\]$"
+    with pytest.raises(ValueError, match=message):
+        convert(net, "max_norm", time_steps=2, calibration=batches(4, shape=(2, 8)))
 
 
 def test_linear_functions_are_welcome():
@@ -400,7 +514,21 @@ def test_linear_functions_are_welcome():
     (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=2, calibration=[]),
      r"calibration = \[\] is not allowed: at least one batch"),
     (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=0, calibration=batches(1)),
-     "time_steps = 0 is not allowed: None or at least 1"),
+     "time_steps = 0 is not allowed: a whole number, at least 1"),
+    (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=2.5, calibration=batches(1)),
+     "time_steps = 2.5 is not allowed: a whole number, at least 1"),
+    (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=True, calibration=batches(1)),
+     "time_steps = True is not allowed: a whole number, at least 1"),
+    (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps="2", calibration=batches(1)),
+     "time_steps = '2' is not allowed: a whole number, at least 1"),
+    (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=2, calibration=[images(2)]),
+     r"calibration\[0\] = 'Tensor' is not allowed: a pair \(x, y\) of images and labels"),
+    (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=2, calibration=batches(2, 0)),
+     r"calibration\[1\] = 'x of shape \(0, 2, 8, 8\) with 0 labels' is not allowed: at least one image, and .*"),
+    (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=2, calibration=[(images(2), None)]),
+     r"calibration\[0\] = 'x of shape \(2, 2, 8, 8\) with None labels' is not allowed: at least one image, and .*"),
+    (lambda: convert(build("vgg5", **SMALL), "lmpc", time_steps=2, calibration=batches(4), validation=[images(2)]),
+     r"validation\[0\] = 'Tensor' is not allowed: a pair \(x, y\) of images and labels"),
     (lambda: convert(nn.Conv2d(2, 2, 1), "max_norm", time_steps=2, calibration=batches(1)),
      "net = 'Network' is not allowed: a network with ReLU, ClippedReLU or QuantClip modules"),
 ])  # fmt: skip
@@ -417,7 +545,18 @@ def test_the_report_and_its_row():
     row = report.row()
     assert row["lowest_threshold"] == pytest.approx(0.5) and row["highest_threshold"] == pytest.approx(3.0)
     assert {"method", "prerun_steps", "total_steps", "spikes", "calibration_images", "seconds"} < set(row)
-    assert not any(isinstance(v, dict) for v in row.values())
+    assert not any(isinstance(v, dict) for v in row.values()) and row["options"] == "defaults"
+
+
+def test_the_report_counts_images_after_some_were_held_out():
+    net = build("vgg5", "qc", **SMALL)
+    _, report = convert(net, "lmpc", time_steps=2, calibration=batches(7, 5), rounds=1, order="backward")
+    assert (report.calibration_images, report.validation_images) == (9, 3)
+    assert report.row()["options"] == "rounds=1, order='backward'"
+    _, report = convert(net, "lmpc", time_steps=2, calibration=batches(7), validation=batches(4, 2))
+    assert (report.calibration_images, report.validation_images) == (7, 6)
+    _, report = convert(net, "qc", time_steps=2, calibration=batches(7), validation=batches(4))
+    assert (report.calibration_images, report.validation_images) == (0, 0)
 
 
 # --- networks to fine-tune

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from snnbook import params, runs
-from snnbook.cache import code_hash
+from snnbook.cache import SPIKING_CODE, TRAINING_CODE, code_hash
 from snnbook.energy import count_operations, energy_ratio
 from snnbook.evaluate import accuracy
 from snnbook.experiments import conversion_benchmark as bench
 from snnbook.experiments import conversion_tables as sums
 from snnbook.record import firing_rates
+from snnbook.train import Recipe
 
 
 @pytest.fixture
@@ -55,6 +58,7 @@ def test_measure_agrees_with_separate_runs(experiment):
         assert row.accuracy == pytest.approx(accuracy(snn, experiment.data))
         assert row.validation_accuracy == pytest.approx(accuracy(snn, experiment.data, "validation"))
         assert row.calibration_images == report.calibration_images == 16
+        assert row.validation_images == report.validation_images == 0
         first = [(x[:10], y[:10]) for x, y in experiment.data.batches("test", 24)]
         assert row.spikes == pytest.approx(firing_rates(snn, first)["spikes"].sum() / 10)
     np.testing.assert_allclose(table["loss"], table["ann_accuracy"] - table["accuracy"])
@@ -74,9 +78,19 @@ def test_what_was_measured_is_kept(experiment, monkeypatch):
             bench.remembered(experiment, **given)
 
 
+def test_another_recipe_of_tuning_measures_again(experiment, monkeypatch):
+    first = bench.benchmark([experiment], ["matched"], [2], 5)
+    monkeypatch.setattr(bench, "measure", lambda *_: pytest.fail("measured again"))
+    pd.testing.assert_frame_equal(bench.benchmark([experiment], ["matched"], [2], 5), first)
+    other = replace(experiment, tuning=Recipe(epochs=2, batch_size=20, lr=0.02))
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        bench.benchmark([other], ["matched"], [2], 5)
+
+
 def test_code_that_measures_exists():
     assert code_hash(bench.MEASURING_CODE)  # a file that is not there raises
-    assert {"conversion/methods", "conversion/lwc", "conversion/__init__"} <= set(bench.MEASURING_CODE)
+    assert {"conversion/methods", "conversion/lwc", "conversion/__init__", "fold"} <= set(bench.MEASURING_CODE)
+    assert {*TRAINING_CODE, *SPIKING_CODE, "cache"} <= set(bench.MEASURING_CODE)  # tuned trains
 
 
 def rows():

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from snnbook import models, syops
+from snnbook.bottleneck.backbone import split_points, twin
 from snnbook.energy import count_operations
 from snnbook.experiments import conversion_energy
 from snnbook.network import Network
@@ -89,6 +90,33 @@ def test_memory_joules_are_those_of_the_published_table():
     assert conversion_energy.memory_joules(4, "DRAM") == pytest.approx(650e-12)
     with pytest.raises(ValueError, match="memory = 'tape' is not allowed: one of 8 KB SRAM"):
         conversion_energy.memory_joules(8, "tape")
+
+
+def test_macs_of_blocks_leave_out_padding():
+    """Two blocks at 4 × 4: 1 × 1, 3 × 3 of which (4 + 3 + 3)² of (3 · 4)² connections are no padding, 1 × 1."""
+    net = twin(n_classes=3, shape=(1, 4, 4), width=1 / 16, blocks=(2,)).eval()
+    x = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    points, found = split_points(net, (1, 4, 4)), conversion_energy.block_macs(net, [(x, torch.zeros(3))])
+    padding = [c**2 * (12**2 - 10**2) for c in (4, 4)]
+    assert found == [m - p for m, p in zip(points["macs"], padding, strict=True)]
+
+
+def test_joules_of_schedules_by_hand():
+    """16 bytes are two reads; 10 MACs of an ANN against 2 MACs and 20 ACs of an SNN, by two models of energy."""
+    columns = {"weights": [8.0, 24.0], "activations": [8.0, 0.0], "potentials": [0.0, 8.0]}
+    moved = pd.DataFrame({"schedule": ["ANN", "SNN, step by step"]} | columns)
+    table = conversion_energy.traffic_joules(moved, 10, 2, 20).set_index("schedule")
+    assert table["MB"].tolist() == [16e-6, 32e-6]
+    assert table["arithmetic, mJ"].tolist() == pytest.approx([46e-9, (9.2 + 18) * 1e-9])
+    assert table["1 MB SRAM, mJ"].tolist() == pytest.approx([200e-9, 400e-9])
+    assert table["DRAM, mJ"].tolist() == pytest.approx([2600e-9, 5200e-9])
+    other = conversion_energy.traffic_joules(moved, 10, 2, 20, "45nm_int8").set_index("schedule")
+    assert other["arithmetic, mJ"].tolist() == pytest.approx([2.3e-9, (0.46 + 0.6) * 1e-9])
+    assert other["DRAM, mJ"].tolist() == table["DRAM, mJ"].tolist()
+    with pytest.raises(ValueError, match="model"):
+        conversion_energy.traffic_joules(moved, 10, 2, 20, "none")
+    with pytest.raises(ValueError, match="macs = -1"):
+        conversion_energy.traffic_joules(moved, 10, -1, 20)
 
 
 def test_break_even_between_measured_times():

@@ -9,7 +9,7 @@ from test_conversion import NETS, SMALL, Own, batches, images, with_statistics, 
 from tiny import blobs
 from torch import nn
 
-from snnbook.conversion import METHODS, clipped, convert, fold_batchnorm, infinite_time, quantised
+from snnbook.conversion import METHODS, clipped, convert, fold_batchnorm, infinite_time, mean_outputs, quantised
 from snnbook.conversion.prerun import SILENT, offset
 from snnbook.conversion.ratenorm import RateNorm, rate_inference_loss, rate_thresholds
 from snnbook.conversion.thresholds import largest
@@ -17,7 +17,7 @@ from snnbook.evaluate import accuracy, accuracy_over_time
 from snnbook.models import build
 from snnbook.network import Network
 from snnbook.neurons import IF, if_run, spiking_layers
-from snnbook.quantise import quantise_clip
+from snnbook.quantise import QuantClip, quantise_clip
 from snnbook.record import observe
 from snnbook.train import Recipe, fit
 
@@ -61,7 +61,7 @@ def test_opt_and_opi_inject_the_same_charge(once, spread, source, T):
 
 
 def test_opt_and_opi_differ_in_timing():
-    """Constant drive 0.6θ, T = 2: with θ/2 at once it fires at 1 and 2, with θ/4 a step it fires at 2 only."""
+    """Constant drive 0.6θ, T = 2: with θ/2 at once it fires at 1 only, with θ/4 a step at 2 only."""
     x = torch.full((2, 1), 0.6)
     assert if_run(x, 0.5)[0].flatten().tolist() == [1, 0]
     assert if_run(x + 0.25, 0.0)[0].flatten().tolist() == [0, 1]
@@ -302,6 +302,34 @@ def test_ann2snn_refusals():
         convert(small("qc"), "ann2snn", time_steps=2, calibration=batches(1))
     with pytest.raises(ValueError, match="^mode = 'median' is not allowed"):
         convert(small(), "ann2snn", time_steps=2, calibration=batches(1), mode="median")
+
+
+# --- activations that never run
+
+
+class Spare(Own):
+    """With an activation that no forward pass uses."""
+
+    def __init__(self, spare):
+        super().__init__()
+        self.act0 = spare
+
+
+@pytest.mark.parametrize("method", [
+    "max_norm", "rate_norm", "ann2snn", "snn_calibration", "snn_calibration_bias", "snn_calibration_potential",
+    "srp", "cos", "step_bias", "lmpc",
+])  # fmt: skip
+def test_an_activation_that_never_runs_is_no_layer(method):
+    shift = {"lmpc": 0.0}.get(method, 0.5)
+    learnt = METHODS[method].source != "relu"
+    nets = [Spare(nn.ReLU()), Own()]
+    if learnt:
+        nets = [quantised(net, batches(8), 4, shift) for net in nets]
+        nets[0].act0 = QuantClip(4, shift)
+    made = [convert(net, method, time_steps=3, calibration=batches(8))[0] for net in nets]
+    with torch.no_grad():
+        torch.testing.assert_close(*(snn(images(3)) for snn in made))
+    assert set(mean_outputs(made[0], batches(2))) == {"body.act1", "body.act2"} or method == "ann2snn"
 
 
 # --- all of them

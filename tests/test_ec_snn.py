@@ -16,6 +16,7 @@ from snnbook.evaluate import accuracy
 from snnbook.experiments import ec_snn, ec_snn_tables
 from snnbook.experiments.ec_snn import EcSnn, SplitPlan
 from snnbook.models import build
+from snnbook.neurons import spiking_layers
 from snnbook.params import SplitNetworks
 from snnbook.record import firing_rates
 from snnbook.splitting.cost import latency_compute, latency_link
@@ -78,6 +79,42 @@ def test_what_is_cached_is_not_trained_again(e, plan, monkeypatch):
     assert same_state(again.fused(again.plan(2, 92.0, 3), "mlp"), expected)
 
 
+def test_networks_of_one_seed_are_not_those_of_another(e):
+    parent, other = e.parent(), replace(e, seed=1)
+    assert other != e and replace(e) == e and "_kept" not in repr(e)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EcSnn, "_make_parent", lambda one: one._built("lif", time_steps=3))
+        assert not same_state(other.parent(), parent)
+    assert e.parent() is parent
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_the_reset_of_the_paper_can_be_chosen(hard):
+    short = {name: replace(recipe, epochs=1) for name, recipe in RECIPES.items()}
+    e = made(**short, hard_reset=hard)
+    plan = e.plan(2, zeta=92.0, min_filters=3)
+    for net in (e.parent(), *e.submodels(plan)):
+        assert {layer.v_reset for layer in spiking_layers(net).values()} == {0.0 if hard else None}
+
+
+@pytest.mark.parametrize("samples, at", [(1, [0]), (2, [0, 23]), (5, [0, 6, 12, 17, 23]), (24, None), (99, None)])
+def test_samples_are_spread_over_a_split_in_the_order_of_classes(e, samples, at):
+    split = e.data.test
+    order = split.y.argsort(stable=True)
+    split = type(split)(split.x[order], split.y[order])
+    chosen = ec_snn.spread(split, samples)
+    rows = torch.tensor(range(24) if at is None else at)
+    assert torch.equal(chosen.x, split.x[rows]) and torch.equal(chosen.y, split.y[rows])
+    sorted_ = replace(e, data=replace(e.data, test=split))
+    found = torch.cat([y for _, y in sorted_.batches("test", samples, 3)])
+    assert torch.equal(found, split.y[rows]) and (samples < 5 or set(found.tolist()) == set(range(K)))
+
+
+def test_no_sample_at_all_is_refused(e):
+    with pytest.raises(ValueError, match="samples = 0"):
+        e.batches("test", 0)
+
+
 def test_zeros_are_those_of_the_training_split(e):
     rates = firing_rates(e.parent(), e.data.batches("train", 7)).set_index("layer")["rate"]
     for name, zeros in e.zeros().items():
@@ -137,7 +174,7 @@ def test_a_fusion_sees_the_frozen_features(e, plan):
 
 def test_sub_models_can_be_warmed_up_with_one_step(e, plan):
     warmed = made(rewarm=replace(RECIPES["retrain"], epochs=2), views=1, warm=replace(RECIPES["warm"], augment="flip"))
-    object.__setattr__(warmed, "_kept", {"parent": e.parent()})
+    warmed.once("parent", e.parent)
     net = warmed.submodels(plan)[0]
     data = retraining_set(e.data, plan.parts[0], torch.Generator().manual_seed(0))
     other = with_fresh_head(e.pruned(plan)[0], 2, 0.1)
@@ -200,7 +237,7 @@ def test_sizes_are_those_of_tensors_and_files(e, plan, tmp_path):
 def test_costs_by_other_means(e, plan):
     table = ec_snn_tables.costs(e, plan, 10).set_index("device")
     assert list(table.index) == ["ann", "unsplit", "unsplit features", "0", "1"]
-    batches = [(x[:10], y[:10]) for x, y in e.data.batches("test", 24)]
+    batches = list(e.data.batches(ec_snn.spread(e.data.test, 10), 24))
     for name, net in {"unsplit": e.parent(), "1": device_part(e.submodels(plan)[1])}.items():
         row = table.loc[name]
         assert row["atsan"] == pytest.approx(firing_rates(net, batches)["spikes"].sum() / 10)
@@ -228,13 +265,13 @@ def test_a_point_of_the_sweep_sums_up_its_devices(e, plan):
 
 def test_host_latency_is_measured_for_every_part(e, plan):
     table = ec_snn_tables.host_latency(e, plan, repeats=2)
-    assert list(table["device"]) == ["unsplit", "0", "1", "fusion"] and (table["seconds"] > 0).all()
+    assert list(table["device"]) == ["unsplit", "unsplit features", "0", "1", "fusion"] and (table["seconds"] > 0).all()
 
 
 def test_latency_of_a_device_is_dense_macs_at_its_rate(e, plan):
     table = ec_snn_tables.latencies(e, plan, repeats=2).set_index("device")
     costs, board = ec_snn_tables.costs(e, plan, 1).set_index("device"), device("raspberry_pi_4b")
-    for name in ("unsplit", "0", "1"):
+    for name in ("unsplit", "unsplit features", "0", "1"):
         assert table.loc[name, "device_seconds"] == pytest.approx(costs.loc[name, "dense_macs"] / board.mac_rate)
         assert table.loc[name, "link_seconds"] == pytest.approx(costs.loc[name, "payload_bits"] / board.link_rate)
     assert table.loc["fusion"].isna().tolist() == [False, True, True] and (table["host_seconds"] > 0).all()
@@ -266,6 +303,7 @@ def test_one_device_as_large_as_all_together(e):
     less = replace(alone, min_filters=alone.min_filters - 1)
     dense = [ec_snn_tables.costs(e, q, 4)["dense_macs"].iloc[3:].sum() for q in (less, plan, alone)]
     assert dense[0] < dense[1] <= dense[2]
+    assert ec_snn_tables.dense_of_devices(e, plan) == ec_snn_tables.costs(e, plan, 4)["dense_macs"].iloc[3:].tolist()
     everything = ec_snn_tables.one_as_large(e, e.plan(4, 110.0, 2))
     assert everything.min_filters == 13
 

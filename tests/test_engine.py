@@ -166,6 +166,22 @@ def test_prepared_neurons_stream_over_long_runs_and_keep_no_potential(precision)
             ready(x)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("int8", marks=int8)])
+@pytest.mark.parametrize("method, T", [("srp", 2), ("srp", 9), ("cos", 2), ("cos", 9)])
+def test_networks_that_look_at_an_image_beforehand_can_be_prepared(method, T, precision):
+    net = replace(build("vgg9", "qcfs", lam=8.0, **SMALL).eval(), {})
+    net = replace(net, {name: nn.Identity() for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)})
+    x = (normal(3, 2, 8, 8, seed=2) * 8).round() / 8
+    snn, _ = convert(coarse(net), method, time_steps=T, calibration=[(x, torch.zeros(3))])
+    ready = prepare(snn, x, precision)
+    with torch.no_grad():
+        expected, found = snn(x), ready(x)
+        torch.testing.assert_close(ready(x), found)
+    if precision != "bf16":  # whose weights are rounded
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert found.shape == (T, 3, 5) and not any(layer.keep_v for layer in spiking_layers(ready).values())
+
+
 def test_no_height_is_lost_where_pooling_windows_differ_in_size():
     """6 × 6 into 4 × 4: windows overlap and differ, their output counts as analogue."""
     torch.manual_seed(0)

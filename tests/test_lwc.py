@@ -154,6 +154,21 @@ def test_weights_learn_what_potentials_cannot(optimiser, lr):
     assert left == layer.error(1) < 0.8 * before
 
 
+@pytest.mark.parametrize("size, theta", [(0.1, 0.25), (1.0, 2.0)])
+def test_a_step_of_adam_is_a_share_of_each_tensor(size, theta):
+    """Adam's first step is lr in each entry that has a gradient: here 2 % of the weights' root mean square, or of θ."""
+    x = trains(16, 4, 6)
+    layer = layer_of(size * images(5, 6, seed=3), x, theta, bias=0.3 * theta)
+    weight, bias = before = [p.detach().clone() for p in layer.parameters]
+    calibrate_weights(layer, 1, 0.02, select=False)
+    steps = [(p.detach() - b).abs() for p, b in zip(layer.parameters, before, strict=True)]
+    for step, unit in zip(steps, (weight.square().mean().sqrt(), theta * torch.ones_like(bias)), strict=True):
+        moved = step > 0
+        expected = 0.02 * unit.expand_as(step)
+        assert moved.any()
+        torch.testing.assert_close(step[moved], expected[moved], rtol=1e-3, atol=1e-6)
+
+
 def test_nothing_is_kept_where_the_held_out_error_does_not_fall():
     x = trains(32, 4, 6)
     snn, ann = ordered(images(5, 6, seed=3), 4, 1.0)

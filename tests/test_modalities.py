@@ -14,6 +14,7 @@ from tiny import blobs
 from snnbook import params
 from snnbook.data import Split
 from snnbook.experiments import ec_snn, modalities
+from snnbook.experiments.ec_snn_tables import costs
 from snnbook.record import firing_rates
 
 T = 3
@@ -82,7 +83,7 @@ def test_input_bits_by_hand(e):
 def test_work_of_the_first_layer_by_brute_force(e):
     row = modalities.first_layer(e, 10)
     conv = modalities._stem(e)
-    x = e.data.normalise(e.data.test.x[:10])
+    x = e.data.normalise(ec_snn.spread(e.data.test, 10).x)
     maps = x.flatten(0, 1) if e.data.kind == "events" else x
     ones = torch.ones_like(conv.weight)  # every weight 1: the sum over outputs counts what each value reaches
     reach = F.conv2d(torch.ones_like(maps[:1]), ones, padding=1).sum().item()
@@ -105,7 +106,9 @@ def test_rates_over_steps_average_to_the_firing_rates(e):
 def test_first_spikes_are_those_of_one_sample(e):
     maps = modalities.first_spikes(e, 0)
     assert maps.shape == (T, 6, 6) and maps.min() >= 0 and maps.max() <= 1
-    rates = modalities.rates(replace(e, data=replace(e.data, test=Split(e.data.test.x[:1], e.data.test.y[:1]))))
+    other = replace(e, data=replace(e.data, test=Split(e.data.test.x[:1], e.data.test.y[:1])))
+    other.once("parent", e.parent)  # whatever the other data would have made of it
+    rates = modalities.rates(other)
     assert maps.mean((1, 2)).tolist() == pytest.approx(rates[rates["layer"] == 1]["rate"].tolist())
 
 
@@ -133,6 +136,8 @@ def test_a_split_is_one_row_of_accuracies_and_costs(e):
     assert row["largest_joules"] <= row["total_joules"] <= 2 * row["largest_joules"]
     assert row["largest_bits"] <= row["total_bits"] and row["largest_bits"] % T == 0
     assert row["input_bits"] == modalities.input_bits(e.data)
+    table = costs(e, plan, 10).set_index("device")["joules"]
+    assert row["features_joules"] == table["unsplit features"] < row["unsplit_joules"] == table["unsplit"]
 
 
 def recorded(dataset: str, n: list[int], fused: list[float], model: str = "vgg9"):

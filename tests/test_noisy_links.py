@@ -11,6 +11,7 @@ from scipy.stats import entropy
 from tiny import blobs, same_state
 
 from snnbook import params
+from snnbook.bottleneck.codec import compress
 from snnbook.bottleneck.selection import Candidate
 from snnbook.experiments import noisy_links as nl
 from snnbook.experiments.spike_bottlenet import experiment
@@ -117,6 +118,25 @@ def test_coded_accuracy_falls_from_that_of_the_network_to_that_of_silence(e, net
     assert table.loc[("jpeg", 0.0), "bits"] > 10 * table.loc[("spikes", 0.0), "bits"]  # header and all
 
 
+def test_payloads_of_several_packets_lose_what_their_lost_packets_carry(e, monkeypatch):
+    """512 bytes are two packets of 256. As packets of 64 bytes, which are time steps here, each comes or is silent."""
+    net, report = compress(e.untrained(8), e.data.shape, 1, 8, 1, seed=0)
+    assert report.bits == 8 * 512
+    table = nl.coded(net.eval(), e, [0.5], [0.0, 0.45], packets=2).set_index(["network", "level"])
+    spikes, y = nl.sent(net, e), e.data.test.y
+    assert table.loc[("spikes", 0.0), "accuracy"] == nl.right(nl.answers(net, spikes), y)
+    assert table.loc[("spikes", 0.45), "accuracy"] == nl.right(nl.answers(net, torch.zeros_like(spikes)), y)
+    assert table.loc[("spikes", 0.0), "bits"] == 2 * 2 * 8 * (256 + 4)
+    seen = []
+    monkeypatch.setattr(nl, "answers", lambda net, received, device: seen.append(received) or torch.zeros(1, 1, 1))
+    monkeypatch.setattr(nl, "right", lambda logits, y: 0.0)
+    ones = torch.ones(8, 200, 8, 8, 8)
+    nl._with_packets_lost(net, e, ones, Protection(512, 0.5, packet_bytes=64), 0.5, seed=0)
+    steps = seen[0].flatten(2).mean(2)  # a packet of 512 bits is a time step here
+    assert set(steps.unique().tolist()) == {0.0, 1.0} and abs(steps.mean() - 0.5) < 0.05
+    assert 0 < steps.mean(0).std() and 0 < steps.mean(1).min()
+
+
 def test_early_exit_by_hand():
     """Three steps, two samples: the first is sure at once, the second only with the second step's help."""
     logits = torch.tensor([[[9.0, 0.0], [0.1, 0.0]], [[0.0, 9.0], [0.0, 9.0]], [[0.0, 9.0], [0.0, 9.0]]])
@@ -142,6 +162,23 @@ def test_lossless_sizes_against_the_entropy_of_the_rate(e, nets):
     assert table.loc["tensor", "rate"] == pytest.approx(rate) and table.loc["tensor", "packed"] == 8
     assert table.loc["tensor", "model"] == 2 and table.loc["neuron", "model"] == 2 * 3 * 32
     assert table.loc["tensor", "framed"] - table.loc["tensor", "actual"] == pytest.approx(HEADER_BYTES)
+
+
+def test_a_context_is_chosen_by_validation_images_alone(e, nets, monkeypatch):
+    coded = {"tensor": 9.0, "previous": 5.0, "neuron": 6.0}
+
+    def lossless(nets, e, contexts, fitted, measured):
+        splits.append((fitted.x, measured.x))
+        rows = [(name, context, coded[context]) for name in nets for context in contexts]
+        return pd.DataFrame(rows, columns=["network", "context", "actual"])
+
+    splits = []
+    with monkeypatch.context() as patch:
+        patch.setattr(nl, "lossless", lossless)
+        assert nl.chosen_contexts({"a": None, "b": None}, e, list(coded)) == {"a": "previous", "b": "previous"}
+    ((fitted, measured),) = splits
+    assert torch.equal(torch.cat([fitted, measured]), e.data.validation.x) and len(fitted) == len(measured)
+    assert set(nl.chosen_contexts({"spikes": nets["spikes"]}, e, ["tensor", "neuron"])) == {"spikes"}
 
 
 def test_one_wrong_bit_damages_coded_spikes_more_than_packed_ones():

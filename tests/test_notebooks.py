@@ -164,7 +164,6 @@ OTHER = {
         "ratios": [8],
         "strides": [1],
         "qualities": [50],
-        "radio": "LTE",
     },
     "31_bottleneck_codec": {
         "epochs": 1,

@@ -86,8 +86,9 @@ def test_joint_finds_what_only_swaps_can_reach():
     def cost(parts):
         return -sum(frozenset(p) in together for p in parts)
 
-    parts = joint(contiguous(6, 3), cost)
-    assert cost(parts) <= cost(contiguous(6, 3)) and check_parts(parts, 6)
+    start = contiguous(6, 3)
+    found = joint(start, cost)
+    assert cost(start) == 0 and {frozenset(p) for p in found} == together and check_parts(found, 6)
     neighbours = joint(((0, 1), (2, 3)), lambda p: abs(p[0][0] - 0) + abs(p[0][1] - 3))
     assert neighbours == ((0, 3), (1, 2))
     assert joint(wanted, cost) == wanted  # already the best: left alone

@@ -35,10 +35,11 @@ def demand(name, size, macs=10.0, bits=10.0):
 
 @st.composite
 def instances(draw, most=6):
-    """Few sub-models and devices with small whole numbers, so that budgets are often just met."""
+    """Few sub-models and devices with small whole numbers, often just enough; some memory is endless."""
     numbers = st.integers(1, 9)
+    memory = numbers | st.just(math.inf)
     devices = [
-        device(f"d{i}", draw(numbers), 10 * draw(numbers), draw(numbers), draw(numbers), draw(st.sampled_from([1, 2])))
+        device(f"d{i}", draw(memory), 10 * draw(numbers), draw(numbers), draw(numbers), draw(st.sampled_from([1, 2])))
         for i in range(draw(st.integers(1, 4)))
     ]
     demands = [demand(i, draw(numbers), draw(numbers), draw(numbers)) for i in range(draw(st.integers(1, most)))]
@@ -120,9 +121,29 @@ def test_greedy_fails_where_the_optimum_exists():
     wide = device("wide", memory=20, budget=30)
     demands = [demand("large", 9, macs=20), demand("small", 8, macs=90)]
     for prefer in ("memory", "energy"):
-        with pytest.raises(InfeasiblePlacement, match="each of 2 sub-models fits somewhere, but not all together"):
+        with pytest.raises(InfeasiblePlacement) as raised:
             greedy(demands, [tight, wide], prefer=prefer)
+        why = "small needs 8 bytes and 90.1 J per sample, and what is left is wide: 20 bytes, 30 J"
+        assert why in str(raised.value)
+        assert "not all together" not in str(raised.value)  # they do fit together
     assert exact(demands, [tight, wide]) == [1, 0]
+
+
+def test_only_the_exact_placement_says_that_all_together_do_not_fit():
+    demands, devices = [demand("a", 6), demand("b", 5)], [device("d", 10), device("e", 4)]
+    with pytest.raises(InfeasiblePlacement, match="each of 2 sub-models fits somewhere, but not all together"):
+        exact(demands, devices, shared=True)
+    stuck = "b needs 5 bytes and 10.1 J per sample, and what is left is d: 4 bytes, 990 J per sample; e: 4 bytes"
+    with pytest.raises(InfeasiblePlacement, match=stuck):
+        greedy(demands, devices, shared=True)
+
+
+def test_endless_memory_is_filled_like_any_other():
+    devices = [device(name, math.inf) for name in "abc"]
+    demands = [demand(i, 10 - i) for i in range(3)]
+    for prefer in ("memory", "energy"):
+        assert sorted(greedy(demands, devices, prefer=prefer)) == [0, 1, 2]
+    assert greedy([demand(0, 5)], [device("a", 4), *devices[1:]]) == [1]
 
 
 def test_greedy_may_fail_with_less_where_it_succeeds_with_more():
@@ -169,7 +190,8 @@ def test_a_load_within_the_tolerance_of_the_solver_is_still_over_budget():
 def test_more_sub_models_than_devices_need_shared_ones():
     demands, devices = [demand(i, 3) for i in range(5)], [device("a", 10), device("b", 6)]
     for rule in PLACEMENTS:
-        with pytest.raises(InfeasiblePlacement, match="5 sub-models .* one on each device"):
+        why = "5 sub-models .* one on each device" if rule.startswith("min") else "what is left is no device"
+        with pytest.raises(InfeasiblePlacement, match=why):
             assign(demands, devices, rule)
         found = assign(demands, devices, rule, shared=True)
         assert sorted(found) == [0, 0, 0, 1, 1]

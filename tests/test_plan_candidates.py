@@ -48,8 +48,13 @@ def test_spiking_part_counts_connections_for_the_paper_and_everything():
     net = build("vgg5", "lif", n_classes=3, shape=(1, 8, 8), width=0.1, time_steps=2).eval()
     x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     part = candidates.spiking_part(net, [(x, torch.zeros(4))], 123.0, 8)
-    assert 0 < part.paper_joules < part.counted_joules and part.operations > 0
+    assert 0 < part.paper_joules < part.counted_joules and part.macs > 0 and part.acs > 0
+    assert part.counted_joules == pytest.approx((4.6 * part.macs + 0.9 * part.acs) * 1e-12)
     assert part.bytes == sum(t.numel() * t.element_size() for t in net.state_dict().values())
+
+
+def test_plans_are_made_anew_when_operations_are_counted_otherwise():
+    assert {"counts", "planner", "energy", "experiments/plan_candidates"} <= set(candidates.PLANNING_CODE)
 
 
 def test_method_is_fixed_beforehand_has_no_prerun_and_is_a_mean_over_seeds():
@@ -136,7 +141,7 @@ def test_recorded_runs_become_plans_of_their_data_set(records):
     assert families["cifar10"] == {"EC-SNN", "SpikeBottleNet", "ANN on the device", "image to the server"}
     snn = next(p for p in plans if p.name.startswith("SNN, T = 2"))
     assert snn.parts[0].paper_joules == pytest.approx((10 * 4.6 + 20 * 0.9) * 1e-12)
-    assert snn.parts[0].operations == 50
+    assert (snn.parts[0].macs, snn.parts[0].acs) == (10, 40)
     layers = count(build("vgg5", n_classes=10, shape=(1, 16, 16), width=0.25), (1, 16, 16))["macs"]
     assert snn.parts[0].dense_macs == layers.iloc[0] + 2 * layers.iloc[1:].sum()
 

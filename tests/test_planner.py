@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from snnbook import planner
 from snnbook.link.channels import departures
 from snnbook.planner import Deployment, EdgePart, Line, Link, Needs, Situation
+from snnbook.splitting import cost
+from snnbook.splitting.cost import Demand
 from snnbook.splitting.devices import Device, device
 
 BOARD = Device("board", 1e6, 1.0, 1e6, 1e6, 1e6, 1e-8, 1e-8, 1e-9)
@@ -23,7 +25,7 @@ SETTING = Situation(BOARD, LINK, 1e9)
 
 
 def plan(name="a", accuracy=0.9, macs=1e5, bits=1000, family="SpikeBottleNet", **about) -> Deployment:
-    return Deployment(name, family, accuracy, (EdgePart(macs, bits, 1000, 1e-6, 5e-7, macs / 4),), **about)
+    return Deployment(name, family, accuracy, (EdgePart(macs, bits, 1000, 1e-6, 5e-7, macs / 20, macs / 5),), **about)
 
 
 def three_devices() -> Deployment:
@@ -43,6 +45,20 @@ def test_one_plan_by_hand():
     sparse = replace(SETTING, device=replace(BOARD, skips_zeros=True))
     assert planner.value(p, sparse, "seconds") == pytest.approx(0.136)
     assert planner.value(p, sparse, "joules", "board") == pytest.approx(2.5e-4 + radio)
+
+
+def test_a_device_that_skips_zeros_has_its_own_rate_and_energy_for_accumulates():
+    """5,000 MACs at 1e6 a second and 1e-8 J, 20,000 ACs at 4e6 and 1e-9 J; 110 ms of sending. As in splitting.cost."""
+    chip = replace(BOARD, skips_zeros=True, ac_rate=4e6, joules_per_ac=1e-9)
+    p, setting = plan(macs=1e5), replace(SETTING, device=chip)
+    part, demand = p.parts[0], Demand("a", 1000, 5e3, 2e4, 1000, 1e5)
+    assert planner.value(p, setting, "seconds") == pytest.approx(0.010 + 0.110)
+    assert planner.compute_seconds(part, chip) == pytest.approx(cost.latency_compute(demand, chip))
+    assert planner.compute_joules(part, chip, "board") == pytest.approx(7e-5)
+    assert planner.compute_joules(part, chip, "board") == pytest.approx(cost.joules_compute(demand, chip))
+    dense = replace(chip, skips_zeros=False)
+    assert planner.compute_seconds(part, dense) == pytest.approx(0.1) == cost.latency_compute(demand, dense)
+    assert planner.compute_joules(part, dense, "board") == pytest.approx(1e-3)
 
 
 def test_shared_link_by_hand():
@@ -146,6 +162,12 @@ def test_a_slower_link_never_asks_for_more_bits(rows):
     for by in ("seconds", "joules"):
         bits = planner.ranges(plans, SETTING, by=by)["bits"]
         assert (bits.diff().dropna() <= 0).all()
+
+
+def test_lines_through_one_point_make_one_border():
+    """Ready after 20, 30, 40 ms with 600, 400, 200 bits: all three meet at 20 kbit/s, but for rounding."""
+    found = planner.ranges(made([(0, 3, 3, 1), (0, 4, 1, 1), (1, 2, 5, 1)]), SETTING, by="seconds")
+    assert found["bits"].tolist() == [600, 200] and found["rate_low"].iloc[0] == pytest.approx(2e4)
 
 
 def test_over_floors_covers_every_accuracy_once():

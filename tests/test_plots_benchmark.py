@@ -36,10 +36,10 @@ def test_trade_off_has_a_tick_for_each_number_of_steps_and_leaves_out_nothing_fo
 
 
 def test_no_two_curves_look_alike():
-    table = pd.DataFrame({"method": [f"m{i}" for i in range(21)], "time_steps": 1, "cost": 1.0, "accuracy": 0.5})
+    table = pd.DataFrame({"method": [f"m{i}" for i in range(28)], "time_steps": 1, "cost": 1.0, "accuracy": 0.5})
     (ax,) = plots.trade_off(table, "cost", "cost").axes
     looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in ax.lines}
-    assert len(looks) == 21
+    assert len(looks) == 28
 
 
 def test_every_method_has_a_short_name_of_its_own():

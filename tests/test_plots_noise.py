@@ -30,7 +30,8 @@ def test_mean_over_draws_with_a_band():
 def test_codes_stand_in_a_panel_of_their_own():
     rows = [("spikes", 0.5, 0.1, 0.2, 1088), ("spikes", 0.5, 0.0, 0.9, 1088), ("jpeg", 0.5, 0.0, 0.95, 4000.5)]
     coded = pd.DataFrame(rows, columns=["network", "rate", "level", "accuracy", "bits"])
-    ax = plots.accuracy_over_noise(sweep(), coded).axes[1]
+    left, ax = plots.accuracy_over_noise(sweep(), coded, "share lost").axes
+    assert (left.get_xlabel(), ax.get_xlabel()) == ("share lost", "bit error rate")
     assert ax.lines[0].get_xdata().tolist() == [0.0, 0.1]
     assert ax.lines[0].get_ydata().tolist() == pytest.approx([90, 20])
     assert [line.get_label() for line in ax.lines] == ["spikes, rate 0.5: 1,088 bit", "JPEG, rate 0.5: 4,000 bit"]

@@ -36,6 +36,7 @@ def test_points_fill_the_front():
     filled = {tuple(c.get_offsets()[0]): len(c.get_facecolors()) > 0 for c in points}
     assert filled == {(100.0, 90.0): True, (200.0, 80.0): False}
     assert [ax.get_xscale() for ax in axes] == ["log"] * 3
+    assert axes[0].figure.legends[0].get_texts()[-1].get_text() == "beaten"
 
 
 def test_lines_and_crossings():

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from snnbook import plots
+from snnbook.experiments import rate_accuracy
 
 
 @pytest.fixture(autouse=True)
@@ -40,13 +41,18 @@ def test_compression_drop_joins_the_front_of_each_reference():
     assert [t.get_text() for t in right.texts] == ["1", "2", "3"] and list(right.lines[1].get_ydata()) == [3, 3]
 
 
-def test_rate_accuracy_joins_the_best_so_far():
-    table = pd.DataFrame({"family": ["JPEG", "spikes, T = 2", "spikes, T = 2", "spikes, T = 2"],
-                          "bytes": [90, 4, 1, 2], "accuracy": [0.9, 0.6, 0.5, 0.7]})  # fmt: skip
+def test_rate_accuracy_joins_what_validation_images_choose():
+    spikes = ["spikes, T = 2"] * 5
+    table = pd.DataFrame({"family": ["JPEG", *spikes], "bytes": [90, 4, 1, 2, 8, 8],
+                          "accuracy": [0.9, 0.6, 0.5, 0.7, 0.8, 0.4],
+                          "validation_accuracy": [0.9, 0.6, 0.5, 0.6, 0.65, 0.7]})  # fmt: skip
     (ax,) = plots.rate_accuracy(table, {"ANN": 0.99}).axes
     steps, marks = ax.lines[2], ax.lines[3]
-    assert list(steps.get_xdata()) == [1, 2, 4] and list(steps.get_ydata()) == [50, 70, 70]
-    assert list(marks.get_ydata()) == [50, 70, 60] and list(ax.lines[-1].get_ydata()) == [99, 99]
+    np.testing.assert_allclose(steps.get_xydata(), [(1, 50), (2, 70), (4, 70), (8, 40), (8, 40)])
+    np.testing.assert_allclose(marks.get_ydata(), [50, 70, 60, 40, 80])
+    within = rate_accuracy.within(table, [1, 2, 4, 8]).set_index("family").loc["spikes, T = 2"]
+    np.testing.assert_allclose(100 * within, [50, 70, 70, 40])
+    assert list(ax.lines[-1].get_ydata()) == [99, 99]
     assert labels(ax) == ["JPEG", "spikes, T = 2", "ANN"]
 
 

@@ -10,10 +10,11 @@ from tiny import blobs
 
 from snnbook import papers, params
 from snnbook.bottleneck import backbone
+from snnbook.bottleneck.energy import radio_joules
 from snnbook.bottleneck.selection import Candidate
 from snnbook.experiments import noisy_links, spike_bottlenet
 from snnbook.experiments import rate_accuracy as ra
-from snnbook.link.coding import CONTEXTS
+from snnbook.link.coding import CONTEXTS, fit, sizes
 
 PRINTED = papers.table("spikebottlenet_table1")
 
@@ -112,6 +113,18 @@ def test_cells_beside_both_controls(e, cuts, cells):
     assert (cells["counted_ratio"] < cells["paper_ratio"]).all()
 
 
+def test_ratios_of_energy_with_and_without_the_radio_and_against_the_control(e, cells):
+    for row in cells.itertuples():
+        reports = [e.bottlenet(row.split_point, c, row.stride, b)[1]
+                   for c, b in ((row.code_channels, 8), (row.channels, row.time_steps))]  # fmt: skip
+        eight, equal = (ra.ann_joules(e, report)[1] for report in reports)
+        bit = radio_joules(1, "Wi-Fi")
+        spikes = row.counted_joules + 8 * row.bytes * bit
+        assert row.work_ratio == pytest.approx(eight / row.counted_joules)
+        assert row.counted_ratio == pytest.approx((eight + 8 * row.code_bytes * bit) / spikes)
+        assert row.equal_ratio == pytest.approx((equal + 8 * row.bytes * bit) / spikes)
+
+
 @pytest.mark.parametrize(
     ("size", "bits_each", "plane", "channels"), [(64, 4, 16, 8), (64, 8, 16, 4), (16, 1, 16, 8), (5, 2, 16, None)]
 )
@@ -142,9 +155,24 @@ def test_coded_spikes_take_the_bytes_of_their_best_context(e, p, curves):
     assert tuple(coded.columns) == ra.CODED and set(coded["context"]) == {"tensor", "channel"} <= set(CONTEXTS)
     plain = coded[coded["network"] == "spikes, T = 2"]
     row = rates[rates["family"] == "coded spikes, T = 2"].iloc[0]
-    assert row["bytes"] == plain["actual"].min()
+    assert row["bytes"] == plain.loc[plain["validation_actual"].idxmin(), "actual"]
     sparse = noisy_links.spiking(e, Candidate(2, 2, 1, 2), penalty=p.penalty)
     assert coded[coded["network"].str.startswith("sparse")]["accuracy"].iloc[0] == e.accuracy(sparse)
+
+
+def test_validation_images_choose_the_context_and_test_images_tell_its_bytes():
+    coded = pd.DataFrame({"network": "spikes, T = 2", "context": ["tensor", "channel"], "actual": [7.0, 6.0],
+                          "validation_actual": [5.0, 8.0], "accuracy": 0.9, "validation_accuracy": 0.8})  # fmt: skip
+    (row,) = ra.coded_as_rates(coded, Candidate(2, 2, 1, 2)).itertuples()
+    assert row.bytes == 7.0 and row.family == "coded spikes, T = 2"
+
+
+def test_models_of_coded_spikes_come_from_calibration_images(e, curves):
+    coded = curves[1].set_index(["network", "context"]).loc[("spikes, T = 2", "tensor")]
+    net = e.compressed(Candidate(2, 2, 1, 2))[0]
+    model = fit(noisy_links.sent(net, e, "calibration"), "tensor")
+    for split, column in (("test", "actual"), ("validation", "validation_actual")):
+        assert coded[column] == sizes(noisy_links.sent(net, e, split)[:, :6], model)["actual"].mean()
 
 
 def test_without_a_split_point_only_what_is_measured_already_and_files(e, p, search, cells):

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnbook.bottleneck.selection import Candidate, best, choose, grid, pareto
+from snnbook.bottleneck.selection import Candidate, best, choose, envelope, grid, pareto
+from snnbook.exercises.compression import _interval
 
 POINTS = pd.DataFrame({"split_point": [1, 2], "channels": [32, 48], "height": [8, 3], "width": [8, 3]})
 
@@ -92,6 +93,29 @@ def test_pareto_is_its_definition(values):
 
     expected = [not any(beats(other, row) for other in values) for row in values]
     assert pareto(table, ("joules", "bits"), ("accuracy",)).tolist() == expected
+
+
+def test_envelope_of_lines_worked_by_hand():
+    found = envelope([0.0, 1.0, 2.0, 3.0], [24, 20, 8, 4])  # 24e = 2 + 8e at 1/8, 2 + 8e = 3 + 4e at 1/4
+    assert found["cut"].tolist() == [0, 2, 3] and found["price"].tolist() == [0.0, 0.125, 0.25]
+    assert envelope([1.0, 1.0, 1.0], [8, 4, 4])["cut"].tolist() == [1]  # of equal lines the first
+    assert envelope([0.0, 1.0, 3.0], [4, 3, 1])["cut"].tolist() == [0, 2]  # the second only touches
+    with pytest.raises(ValueError, match=r"^joules = 2 is not allowed"):
+        envelope([1.0, 2.0], [1])
+    with pytest.raises(ValueError, match=r"^joules = 0 is not allowed"):
+        envelope([], [])
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30)), min_size=1, max_size=9, unique=True))
+def test_envelope_holds_every_line_that_is_lowest_somewhere_and_turns_where_two_meet(lines):
+    work, bits = zip(*lines, strict=True)
+    found = envelope(work, bits)
+    assert sorted(found["cut"]) == [i for i in range(len(lines)) if _interval(i, work, bits)]
+    assert found["price"].is_monotonic_increasing
+    for before, after, price in zip(found["cut"], found["cut"][1:], found["price"][1:], strict=False):
+        cost = [w + price * b for w, b in lines]
+        assert cost[before] == pytest.approx(min(cost)) and cost[after] == pytest.approx(min(cost))
 
 
 def test_nothing_within_the_limit():

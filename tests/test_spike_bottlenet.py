@@ -126,6 +126,28 @@ def test_a_search_needs_candidates(trial):
         search(trial, [], samples=8)
 
 
+def test_a_copy_with_other_data_shares_neither_networks_nor_accuracies(trial):
+    data = trial.data
+    turned = replace(data, test=replace(data.test, y=(data.test.y + 1) % 3))
+    reached, other = trial.accuracy(trial.backbone(1)), replace(trial, data=turned)
+    assert other._nets is not trial._nets and not other._nets
+    assert other.accuracy(trial.backbone(1)) == trial.accuracy(trial.backbone(1), turned) <= 1 - reached
+
+
+def test_counted_images_are_spread_over_a_split_in_the_order_of_its_classes(trial):
+    order = trial.data.test.y.argsort()
+    ordered = replace(trial.data.test, x=trial.data.test.x[order], y=trial.data.test.y[order])
+    sorted_trial = replace(trial, data=replace(trial.data, test=ordered))
+    for samples in (3, 8, 10_000):
+        labels = torch.cat([y for _, y in sorted_trial.batches(samples)])
+        assert len(labels) == min(samples, len(order)) and set(labels.tolist()) == {0, 1, 2}
+
+
+def test_what_a_measurement_depends_on_is_in_its_key():
+    named = {"counts", "models", "record", "energy", "network", "neurons", "kernels", "bottleneck/energy"}
+    assert named <= set(spike_bottlenet.MEASURING_CODE)
+
+
 def test_accuracy_of_other_images(trial):
     data = trial.data
     turned = replace(data, test=replace(data.test, y=(data.test.y + 1) % 3))

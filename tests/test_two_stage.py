@@ -56,6 +56,10 @@ def test_a_method_made_for_one_time_is_made_for_each(experiment):
         if T <= 8:
             own = accuracy(experiment.ann("matched", T), experiment.data)
             assert table.loc[("matched", T), "ann_accuracy"] == pytest.approx(own)
+    for method in ("qcfs_l4", "step_bias_l4"):
+        nets = [experiment.ann(method, T) for T in (1, 8)]
+        assert nets[0] is nets[1] is experiment.network("qcfs", 4)
+        assert {(a.levels, a.shift) for a in conversion.activations(nets[0]).values()} == {(4, 0.5)}
     biases = [experiment.converted("opt", T)[0].body[0].step_bias.max().item() for T in (1, 4)]
     assert biases[0] == pytest.approx(4 * biases[1])
 
@@ -90,6 +94,17 @@ def test_drift_is_the_mean_difference_in_thresholds(experiment):
     expected = [(phi[n] - a[n]) / theta for n, theta in report.thresholds.items()]
     np.testing.assert_allclose(table["drift"], expected)
     assert list(table["layer"]) == list(range(1, len(expected) + 1))
+
+
+def test_drift_is_against_the_network_that_was_converted(experiment):
+    """At T = 2 a matched method converts a network of two levels."""
+    table, batches = two_stage.drift(experiment, "matched", [2, 8]), experiment.calibration()
+    expected = []
+    for T in (2, 8):
+        snn, report = experiment.converted("matched", T)
+        phi, a = mean_outputs(snn, batches), mean_outputs(experiment.network("qcfs", T), batches)
+        expected += [(phi[n] - a[n]) / theta for n, theta in report.thresholds.items()]
+    np.testing.assert_allclose(table["drift"], expected)
 
 
 def test_mean_outputs_by_hand():

@@ -96,6 +96,33 @@ def pareto(table: pd.DataFrame, least: Sequence[str] = ("paper_joules", "bits"),
     return pd.Series(np.logical_not(beaten), index=table.index, dtype=bool)
 
 
+def envelope(joules: Sequence[float], bits: Sequence[float]) -> pd.DataFrame:
+    """Which cuts are best at some price of a bit, and from which price on: the lower envelope of their lines.
+
+    At a price e > 0 cut i takes ``joules[i] + e·bits[i]``. From the cut of least work the envelope turns, wherever the
+    first line of fewer bits crosses, into that line.
+
+    Args:
+        joules: work of each cut, in joules.
+        bits: bits that it sends.
+
+    Returns:
+        Columns ``cut`` (position in ``joules``) and ``price`` (joules a bit from which on it is the best, 0 for the
+        first), prices ascending. Of lines that are equal, the first.
+
+    Raises:
+        ValueError: without cuts, or for lists of different lengths.
+    """
+    check("joules", len(joules), 0 < len(joules) == len(bits), "as many as there are bits, at least one")
+    order = sorted(range(len(joules)), key=lambda i: (joules[i], bits[i], i))
+    rows = [(order[0], 0.0)]
+    while further := [i for i in order if bits[i] < bits[rows[-1][0]]]:
+        last = rows[-1][0]
+        price, _, cut = min(((joules[i] - joules[last]) / (bits[last] - bits[i]), bits[i], i) for i in further)
+        rows.append((cut, float(price)))
+    return pd.DataFrame(rows, columns=["cut", "price"])
+
+
 def best(chosen: pd.DataFrame, by: str = "both", joules: str = "paper_joules") -> pd.DataFrame:
     """The last step of the search, over what :func:`choose` gave.
 

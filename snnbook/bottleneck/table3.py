@@ -92,6 +92,45 @@ def accounts(
     return pd.DataFrame(rows, columns=["split_point", "network", "item", "millijoules"])
 
 
+def device_work(snn: Network, ann: Network, shape: Shape, cuts: pd.DataFrame) -> pd.Series:
+    """Millijoules of the spiking device up to each cut with all but the radio; arguments as :func:`accounts`.
+
+    Returns:
+        A series over the split points.
+    """
+    table = accounts(snn, ann, shape, cuts)
+    counted = table[(table["network"] == "SNN") & (table["item"] != "radio")]
+    return counted.groupby("split_point")["millijoules"].sum()
+
+
+def cut_lines(snn: Network, ann: Network, shape: Shape, image_bytes: int = 3072) -> pd.DataFrame:
+    """Every place to cut the paper's network, as the two numbers that make a line over the price of a bit.
+
+    A cut takes the T and the payload of Table 1. Computing everything is listed at both T of the paper, with the f_r
+    that Table 3 has at the last split point of this T: as rates fall with depth, an upper estimate at T = 2, where that
+    is block 14. The encoder of the last cut, a thousandth of the work, stands in for the classifier.
+
+    Args:
+        snn: the spiking ResNet-50 of the paper.
+        ann: its ANN twin.
+        shape: input (C, H, W).
+        image_bytes: bytes of the raw image.
+
+    Returns:
+        Columns ``cut`` (label), ``time_steps`` (0 for the image), ``millijoules`` (of the device without the radio) and
+        ``bits`` (that it sends; 8 for the label of a class).
+    """
+    cuts = published("spikebottlenet_table1").merge(published_rates())
+    work = device_work(snn, ann, shape, cuts)
+    rows = [("send the image", 0, 0.0, 8 * image_bytes)]
+    rows += [(f"cut behind {c.split_point}", c.time_steps, work[c.split_point], 8 * c.snn_bytes)
+             for c in cuts.itertuples()]  # fmt: skip
+    for T, rate in cuts.groupby("time_steps")["rate"].last().sort_index(ascending=False).items():
+        whole = cuts.tail(1).assign(time_steps=T, rate=rate)
+        rows.append((f"compute everything, T = {T}", T, device_work(snn, ann, shape, whole).iloc[0], 8))
+    return pd.DataFrame(rows, columns=["cut", "time_steps", "millijoules", "bits"])
+
+
 #: What a ratio counts, from the paper's way to everything.
 SCOPES = {
     "paper": ("blocks",),

@@ -11,7 +11,7 @@ from spikingjelly.activation_based.ann2snn.modules import VoltageScaler
 from torch import nn
 
 from ..checks import check
-from ..fold import replace
+from ..fold import device_of, replace
 from ..network import Network
 from ..neurons import IF
 from .rewrite import activations
@@ -55,4 +55,4 @@ def ann2snn(net: Network, batches: Iterable, time_steps: int, mode: str | float 
     factors = {name: nn.Identity() for name, m in body.named_modules() if isinstance(m, VoltageScaler)}
     snn = Network(copy.deepcopy(net.stem), replace(body, factors), nn.Identity())
     snn.time_steps = time_steps
-    return snn.eval()
+    return snn.to(device_of(net)).eval()

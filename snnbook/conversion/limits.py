@@ -27,7 +27,7 @@ def infinite_time(snn: Network) -> Network:
 
 
 def mean_outputs(net: nn.Module, batches: Iterable) -> dict[str, float]:
-    """Mean over (x, y) batches, neurons and steps of each activation or spiking layer: a of an ANN, φ of an SNN."""
+    """Mean over (x, y) batches, neurons and steps of each activation or spiking layer that runs: a (ANN) or φ (SNN)."""
     layers = activations(net) | spiking_layers(net)
     sums, sizes = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0)
 
@@ -36,4 +36,4 @@ def mean_outputs(net: nn.Module, batches: Iterable) -> dict[str, float]:
         sizes[name] += y.numel()
 
     each_output(net, layers, batches, add)
-    return {name: sums[name] / sizes[name] for name in layers}
+    return {name: sums[name] / sizes[name] for name in layers if sizes[name]}

@@ -1,7 +1,8 @@
 """``convert``: one call for every method of ``METHODS``.
 
 A method is a function from the ANN, batch norm folded, and a :class:`Setting` to a spiking network. The network that
-comes in is never changed.
+comes in is never changed. Neurons with a memory for signed spikes, which take a spike back by a negative one, are not
+among the methods: spikes are binary here.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..checks import check, check_choice
-from ..fold import fold_batchnorm
+from ..fold import device_of, fold_batchnorm
 from ..network import Network
 from ..neurons import spiking_layers
 from .baselines import ann2snn
+from .lmpc import held_out
 from .lwc import PHASE_TWO, phase_two
 from .prerun import cos, srp
 from .ratenorm import rate_norm
@@ -55,6 +58,8 @@ class Method:
         calibrated: whether it looks at all calibration images (otherwise one is enough).
         depends_on_T: whether the network is made for one T, so that accuracy at another T needs another network.
         matched: whether its QC-ANN is best trained with L = T where T is below L.
+        levels: L of its QC-ANN where the method was published for one; any L otherwise.
+        selects: whether it keeps a step only where an error over held-out images falls.
         prerun_steps: steps before the T that count.
         spikes: what a neuron sends.
         options: names of the options that it takes.
@@ -66,6 +71,8 @@ class Method:
     calibrated: bool = False
     depends_on_T: bool = False
     matched: bool = False
+    levels: int | None = None
+    selects: bool = False
     prerun_steps: int = 0
     spikes: str = "binary, height θ"
     options: tuple[str, ...] = ()
@@ -114,7 +121,21 @@ def _phase_two(help: str, source: str, *steps: str) -> Method:
     def make(net: Network, s: Setting) -> Network:
         return phase_two(net, s.calibration, s.validation, s.time_steps, **({"steps": steps} | s.options))
 
-    return Method(help, make, source, calibrated=True, depends_on_T=True, options=options)
+    return Method(help, make, source, calibrated=True, depends_on_T=True, selects=True, options=options)
+
+
+def _step_bias(help: str, levels: int | None = None, matched: bool = False) -> Method:
+    """A bias for each channel and step, on a QCFS network."""
+    return Method(
+        help,
+        _with_options(step_bias, "calibration", "time_steps"),
+        source="qcfs",
+        calibrated=True,
+        depends_on_T=True,
+        matched=matched,
+        levels=levels,
+        options=("potential", "rounds", "rate"),
+    )
 
 
 #: Conversion methods by name.
@@ -135,36 +156,23 @@ METHODS: dict[str, Method] = {
         options=("epochs", "lr", "weight", "p"),
     ),
     "snn_calibration_threshold": _li2021("θ by grid search at T, v(0) = θ/2 (SNN Calibration, Li 2021)"),
-    "snn_calibration_bias": _li2021("the same, then biases per channel (their light pipeline)", "bias"),
-    "snn_calibration_potential": _li2021("grid search, then v(0) per neuron", "potential"),
-    "snn_calibration_weights": _li2021("grid search, then weights", "weights"),
+    "snn_calibration_bias": _li2021("θ by grid search at T, then biases per channel (Li 2021, light pipeline)", "bias"),
+    "snn_calibration_potential": _li2021("θ by grid search at T, then v(0) per neuron (Li 2021)", "potential"),
+    "snn_calibration_weights": _li2021("θ by grid search at T, then weights (Li 2021)", "weights"),
     "snn_calibration": _li2021(
-        "grid search, weights, then v(0) per neuron (their advanced pipeline)", "weights", "potential"
+        "θ by grid search at T, weights, then v(0) per neuron (Li 2021, advanced pipeline)", "weights", "potential"
     ),
     "tcl": Method("θ = trained clipping point λ (Ho 2021)", _trained(), source="clip"),
     "qc": Method("Phase I: θ = λ of the QC-ANN, v(0) = 0 (Xiong 2025)", _trained(), source="qc"),
-    "qc_opi": Method("Phase I with v(0) = θ/2 (Table 2, OptI)", _trained(0.5), source="qc"),
+    "qc_opi": Method("Phase I with v(0) = θ/2 (OPI, printed OptI in Table 2)", _trained(0.5), source="qc"),
     "qc_opt": Method(
         "Phase I, θ/2T injected at each step (Table 2, Opt)", _trained(injected=0.5), source="qc", depends_on_T=True
     ),
     "qcfs": Method("θ = λ of a QC-ANN with ½ shift, v(0) = θ/2 (Bu 2022)", _trained(0.5), source="qcfs"),
-    "step_bias": Method(
-        "QCFS with a bias for each channel and step (after FTBC, Wu 2024)",
-        _with_options(step_bias, "calibration", "time_steps"),
-        source="qcfs",
-        calibrated=True,
-        depends_on_T=True,
-        options=("potential", "rounds", "rate"),
-    ),
-    "matched": Method(
-        "step_bias on a QCFS network trained at L = min(T, L)",
-        _with_options(step_bias, "calibration", "time_steps"),
-        source="qcfs",
-        calibrated=True,
-        depends_on_T=True,
-        matched=True,
-        options=("potential", "rounds", "rate"),
-    ),
+    "qcfs_l4": Method("QCFS at L = 4, as published (Bu 2022)", _trained(0.5), source="qcfs", levels=4),
+    "step_bias": _step_bias("QCFS with a bias for each channel and step (after FTBC, Wu 2024)"),
+    "step_bias_l4": _step_bias("QCFS at L = 4, as published, with a bias for each channel and step (Wu 2024)", 4),
+    "matched": _step_bias("step_bias on a QCFS network trained at L = min(T, L)", matched=True),
     "tuned": Method(
         "matched, then weights trained at T through time for a few epochs (this book)",
         _with_options(tuned, "calibration", "time_steps"),
@@ -214,9 +222,11 @@ class Report:
         prerun_steps: steps before the T that count.
         total_steps: T including them.
         spikes: what a neuron sends.
-        calibration_images: how many were used.
+        calibration_images: how many were used, those held out not among them.
+        validation_images: how many were held out, on which it was decided whether a step is kept.
         training_images: how many the spiking network was trained on.
         seconds: wall time.
+        options: options of the method that were given, by name; data, recipe and device are left out.
     """
 
     method: str
@@ -226,21 +236,29 @@ class Report:
     total_steps: int
     spikes: str
     calibration_images: int
+    validation_images: int
     training_images: int
     seconds: float
+    options: dict[str, object] = field(default_factory=dict)
 
     def row(self) -> dict[str, object]:
-        """One table row, thresholds summed up as their range."""
+        """One table row, thresholds summed up as their range, options as text."""
         row = {k: v for k, v in asdict(self).items() if not isinstance(v, dict)}
         return row | {
             "lowest_threshold": min(self.thresholds.values()),
             "highest_threshold": max(self.thresholds.values()),
+            "options": ", ".join(f"{name}={value!r}" for name, value in self.options.items()) or "defaults",
         }
+
+
+def _images(batches: list) -> int:
+    return sum(len(y) for _, y in batches)
 
 
 def _report(name: str, snn: nn.Module, setting: Setting, started: float) -> Report:
     method, layers = METHODS[name], spiking_layers(snn)
     prerun_steps = getattr(snn, "prerun_steps", method.prerun_steps)
+    data, held = setting.options.get("data"), _images(setting.validation) if method.selects else 0
     return Report(
         name,
         {n: layer.v_threshold for n, layer in layers.items()},
@@ -248,10 +266,25 @@ def _report(name: str, snn: nn.Module, setting: Setting, started: float) -> Repo
         prerun_steps=prerun_steps,
         total_steps=setting.time_steps + prerun_steps,
         spikes=method.spikes,
-        calibration_images=sum(len(y) for _, y in setting.calibration) if method.calibrated else 0,
-        training_images=len(setting.options["data"].train) if "data" in setting.options else 0,
+        calibration_images=_images(setting.calibration) if method.calibrated else 0,
+        validation_images=held if data is None else len(data.validation),
+        training_images=0 if data is None else len(data.train),
         seconds=round(time.monotonic() - started, 3),
+        options={k: v for k, v in setting.options.items() if k not in ("data", "recipe", "device")},
     )
+
+
+def _checked(name: str, batches: Iterable) -> list:
+    """``batches`` as a list of pairs (x, y) with at least one image, and as many labels; ValueError otherwise."""
+    batches = list(batches)
+    for i, batch in enumerate(batches):
+        pair = isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[0], Tensor)
+        check(f"{name}[{i}]", type(batch).__name__, pair, "a pair (x, y) of images and labels")
+        x, y = batch
+        images, labels = x.shape[1 if x.ndim == 5 else 0] if x.ndim else 0, len(y) if hasattr(y, "__len__") else None
+        shapes = f"x of shape {tuple(x.shape)} with {labels} labels"
+        check(f"{name}[{i}]", shapes, images > 0 and labels == images, "at least one image, and a label for each")
+    return batches
 
 
 def convert(
@@ -268,30 +301,38 @@ def convert(
     Args:
         net: a :class:`~snnbook.network.Network` or any module with ReLU, clipped or QC activations and average pooling.
         method: name in ``METHODS``.
-        time_steps: T.
+        time_steps: T, a whole number from 1.
         calibration: batches (x, y); the first is enough for methods that take θ from training.
-        validation: batches (x, y) held out from them, for methods that keep only steps that help there.
+        validation: batches (x, y) held out from them, for methods that keep only steps that help there; without any,
+            these methods set a quarter of the calibration images apart.
         options: the method's own, see ``METHODS[method].options``.
 
     Returns:
         The spiking network, which starts every forward pass at its v(0), and a report.
 
     Raises:
-        ValueError: for an unknown method or option, no activation, an operation that cannot spike, or an activation
+        ValueError: for an unknown method or option, ``time_steps`` that is no whole number from 1, batches that are
+            empty or no pairs, no activation, what :func:`~snnbook.conversion.rewrite.refuse` refuses, or an activation
             without the trained threshold that the method needs.
     """
     check_choice("method", method, METHODS)
     started, rule = time.monotonic(), METHODS[method]
     for name in options:
         check_choice(f"option of {method}", name, rule.options)
-    setting = Setting(time_steps, list(calibration), list(validation), options)
-    check("calibration", setting.calibration, len(setting.calibration) > 0, "at least one batch")
+    whole = isinstance(time_steps, Integral) and not isinstance(time_steps, bool)
+    check("time_steps", time_steps, whole and time_steps >= 1, "a whole number, at least 1")
+    calibration, validation = _checked("calibration", calibration), _checked("validation", validation)
+    check("calibration", calibration, len(calibration) > 0, "at least one batch")
+    if rule.selects:
+        calibration, validation = held_out(calibration, validation)
     if not isinstance(net, Network):
         net = Network(nn.Identity(), net, nn.Identity())
-    example = setting.calibration[0][0][:1]
+    x = calibration[0][0]
+    example = (x[:, :1] if x.ndim == 5 else x[:1]).to(device_of(net))
     refuse(net, example)
     net = fold_batchnorm(net, example)
     there = len(activations(net)) > 0
     check("net", type(net).__name__, there, "a network with ReLU, ClippedReLU or QuantClip modules")
+    setting = Setting(int(time_steps), calibration, validation, options)
     snn = rule.make(net, setting).eval()
     return snn, _report(method, snn, setting, started)

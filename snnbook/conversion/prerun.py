@@ -64,15 +64,19 @@ class SRP(_Prerun):
 
     def _twice(self, x: Tensor, T: int) -> Tensor:
         layers = spiking_layers(self).values()
-        started = [layer.v_init for layer in layers]
+        started = [(layer.v_init, layer.keep_v) for layer in layers]
         try:
-            self._run_for(self.steps, x)
             for layer in layers:
-                layer.v_init = torch.where(layer.v < 0, SILENT, layer.v_init)
+                layer.keep_v = True
+            self._run_for(self.steps, x)
+            for layer, (_, keep_v) in zip(layers, started, strict=True):
+                layer.keep_v = keep_v
+                if isinstance(layer.v, Tensor):  # it runs
+                    layer.v_init = torch.where(layer.v < 0, SILENT, layer.v_init)
             return self._run_for(T, x)
         finally:
-            for layer, v_init in zip(layers, started, strict=True):
-                layer.v_init = v_init
+            for layer, (v_init, keep_v) in zip(layers, started, strict=True):
+                layer.v_init, layer.keep_v = v_init, keep_v
 
 
 def offset(x: Tensor, v0: Tensor, theta: float) -> Tensor:

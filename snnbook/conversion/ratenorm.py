@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from ..checks import check
 from ..fold import replace
 from ..network import Network
-from .rewrite import activations
 from .thresholds import largest, spiking
 
 
@@ -78,6 +77,9 @@ def rate_thresholds(
         weight: κ.
         p: start of p, the same for all layers.
 
+    Returns:
+        Name to θ, of the activations that run.
+
     Raises:
         ValueError: if ``epochs`` or ``weight`` is negative or ``lr`` is not positive.
     """
@@ -87,7 +89,7 @@ def rate_thresholds(
     batches = list(batches)
     layers = {name: RateNorm(m, p) for name, m in largest(net, batches).items()}
     second = replace(net, layers).eval().requires_grad_(False)
-    layers = {name: second.get_submodule(name) for name in activations(net)}
+    layers = {name: second.get_submodule(name) for name in layers}
     parameters = [layer.p.requires_grad_(True) for layer in layers.values()]
     adam = torch.optim.Adam(parameters, lr)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 
 import torch
@@ -13,12 +14,18 @@ from ..fold import replace
 from ..quantise import ClippedReLU, QuantClip
 
 _ACTIVATIONS = (nn.ReLU, ClippedReLU, QuantClip)
-_REFUSED = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool2d)
+_REFUSED = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+            nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)  # fmt: skip
+#: Functions that are named where a forward pass that calls them is not affine.
 _NONLINEAR = frozenset(
     "relu relu_ relu6 leaky_relu prelu rrelu elu elu_ selu celu gelu silu mish softplus sigmoid tanh hardtanh "
     "hardsigmoid hardswish softmax clamp clamp_ clamp_min clip maximum max_pool1d max_pool2d max_pool3d "
-    "adaptive_max_pool2d".split()
+    "adaptive_max_pool2d clamp_max minimum threshold logsigmoid softsign hardshrink softshrink log_softmax "
+    "layer_norm group_norm instance_norm normalize lp_pool2d where abs exp log sqrt pow __pow__ square".split()
 )
+_ALLOWED = "only nn.ReLU, ClippedReLU and QuantClip modules may be nonlinear"
+#: Largest deviation from an affine map, as a share of its largest value, that rounding in double explains.
+_ROUNDING = 1e-8
 
 
 def activations(net: nn.Module) -> dict[str, nn.Module]:
@@ -54,13 +61,76 @@ class _Nonlinear(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+def _inputs(net: nn.Module, example: Tensor) -> list[tuple[nn.Module, Tensor]]:
+    """(module, input) of each call of a module with one tensor in and one out, those inside a module before it."""
+    calls: list[tuple[nn.Module, Tensor]] = []
+
+    def note(module, inputs, y):
+        if len(inputs) == 1 and isinstance(inputs[0], Tensor) and isinstance(y, Tensor):
+            calls.append((module, inputs[0]))
+
+    handles = [m.register_forward_hook(note) for m in net.modules()]
+    try:
+        with torch.no_grad():
+            net(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _check_activations(net: nn.Module, example: Tensor) -> None:
+    """ValueError for an activation that stands at two places, or whose input neurons would misread."""
+    found = list(activations(net).values())
+    names = {m: [n for n, other in net.named_modules(remove_duplicate=False) if other is m] for m in found}
+    calls = [(module, x) for module, x in _inputs(net, example) if module in names]
+    own = "a module of its own at each place: a neuron has one state and one threshold"
+    for module, x in calls:
+        check(f"input of {names[module][0]}", tuple(x.shape), x.ndim in (2, 4), "[N, F] or [N, C, H, W]")
+    for module, places in names.items():
+        times = sum(other is module for other, _ in calls)
+        check(" and ".join(places), f"one {type(module).__name__}", len(places) == 1, own)
+        check(places[0], f"one {type(module).__name__} that runs {times} times", times <= 1, own)
+
+
+@torch.no_grad()
+def _is_affine(function: Callable, like: Tensor) -> bool:
+    """Whether f(a) + f(b) − f(0) = f(a + b) for random a of the size 1 and b of the size 1000, shaped as ``like``."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (s * torch.randn(like.shape, generator=generator, dtype=torch.double).to(like.device) for s in (1, 1000))
+    ya, yb, y0, both = (function(x) for x in (a.clone(), b.clone(), torch.zeros_like(a), a + b))
+    largest = max(y.abs().max().item() for y in (ya, yb, y0, both))
+    return (ya + yb - y0 - both).abs().max().item() <= _ROUNDING * largest
+
+
+def _check_affine(net: nn.Module, example: Tensor) -> None:
+    """ValueError where ``net``, in eval mode and double, is not affine; it names the innermost module that is not."""
+    if _is_affine(net, example):
+        return
+    bent = ((module, x) for module, x in _inputs(net, example) if not _is_affine(module, x))
+    module, x = next(bent, (net, example))
+    with torch.no_grad(), _Nonlinear() as seen:
+        module(x)
+    name = next(name for name, m in net.named_modules() if m is module) or "net"
+    inside = "an operation in its forward is nonlinear too" if any(module.children()) else ""
+    inside = f"it calls {', '.join(sorted(seen.names))}" if inside and seen.names else inside
+    check(name, type(module).__name__, False, _ALLOWED + (f" ({inside})" if inside else ""))
+
+
 def refuse(net: nn.Module, example: Tensor) -> None:
-    """ValueError for max pooling, and for a nonlinear function that replacing modules would not find."""
+    """ValueError, with the name of the module, for what cannot spike.
+
+    That is: max pooling; an activation that is used at two places, since a neuron has one state; an activation whose
+    input is not [N, F] or [N, C, H, W]; and a network that is not affine between its activations, as found on random
+    inputs in double precision.
+
+    Args:
+        net: ANN.
+        example: one input, [N, C, H, W] or [T, N, C, H, W].
+    """
     for name, module in net.named_modules():
         check(name, type(module).__name__, not isinstance(module, _REFUSED),
               "average pooling (the maximum of spikes is not the maximum of rates)")  # fmt: skip
-    linear = replace(net, {name: nn.Identity() for name in activations(net)}).eval()
-    with torch.no_grad(), _Nonlinear() as seen:
-        linear(example)
-    check("net", ", ".join(sorted(seen.names)), not seen.names,
-          "a network whose only nonlinear operations are nn.ReLU, ClippedReLU and QuantClip modules")  # fmt: skip
+    _check_activations(copy.deepcopy(net).eval(), example)
+    linear = replace(net, {name: nn.Identity() for name in activations(net)}).eval().double()
+    _check_affine(linear, example.double())

@@ -71,7 +71,7 @@ def _sampled(net: nn.Module, batches: list, seed: int) -> dict[str, Tensor]:
         kept[name].append(values.clone())
 
     each_output(net, activations(net), batches, keep)
-    return {name: torch.cat(values) for name, values in kept.items()}
+    return {name: torch.cat(values) for name, values in kept.items() if values}
 
 
 def mse_thresholds(
@@ -85,6 +85,9 @@ def mse_thresholds(
         time_steps: T.
         shift: v(0)/θ in the clip-floor function, 0 as in the paper.
         seed: of the sample in large layers.
+
+    Returns:
+        Name to θ, of the activations that run.
     """
     check("shift", shift, 0 <= shift < 1, "0 to below 1")
     found = {}

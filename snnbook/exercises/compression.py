@@ -167,7 +167,7 @@ def codec_lif(answer):
 
 @exercise("ex-codec-wrap", CODEC)
 def codec_wrap(answer):
-    """Codes of b bits, against the quantiser of BottleNet++."""
+    """The nearest code of b bits, against the quantiser of BottleNet++ and the decoder that the text gives."""
 
     def reference(x, bits):
         return int(Quantise(bits).codes(torch.tensor(x, dtype=torch.float64)))

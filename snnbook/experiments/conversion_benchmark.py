@@ -29,7 +29,8 @@ COUNTED = 16
 MEASURING_CODE = (
     *modules_of("conversion"),
     *("experiments/conversion_benchmark", "experiments/two_stage"),
-    *("energy", "record", "evaluate", "network", "neurons", "kernels", "quantise"),
+    *("energy", "record", "evaluate", "network", "neurons", "kernels", "quantise", "fold"),
+    *("train", "augment", "data/core", "cache"),  # of methods that train the spiking network
 )
 
 
@@ -98,7 +99,7 @@ def measure(experiment: TwoStage, method: str, time_steps: Sequence[int], sample
         counted = operations_over_time(snn, batches, steps, prerun=report.prerun_steps > 0)
         part = experiment.accuracies(snn, report, steps).merge(counted, on="time_steps")
         part = part.assign(calibration_images=report.calibration_images, spike_type=report.spikes)
-        part["training_images"] = report.training_images
+        part = part.assign(validation_images=report.validation_images, training_images=report.training_images)
         parts.append(part.assign(ann_accuracy=experiment.ann_accuracy(method, max(steps))))
     table = pd.concat(parts, ignore_index=True)
     net, data = experiment.network("relu"), experiment.data
@@ -139,7 +140,8 @@ def benchmark(
         ``relu_loss`` (against the ReLU network), ``relu_accuracy``, ``limit_accuracy``, ``validation_accuracy``,
         ``relu_validation_accuracy`` (all 0 to 1; of test images but the last two), the columns of
         :func:`operations_over_time`, ``seconds`` of conversion, ``calibration_images``, ``spike_type``,
-        ``training_images`` (that the spiking network was trained on).
+        ``validation_images`` (on which it was decided whether a step is kept), ``training_images`` (that the spiking
+        network was trained on).
     """
     parts = [remembered(e, method, time_steps, samples) for e in experiments for method in methods]
     first = ["method", "source", "seed", "ann_accuracy", "time_steps", "total_steps", "accuracy", "loss"]

@@ -17,7 +17,7 @@ from torch import nn
 from ..checks import check, check_choice
 from ..conversion import activations
 from ..counts import count
-from ..energy import count_operations, energy_ratio
+from ..energy import ENERGY_MODELS, count_operations, energy_ratio
 from ..neurons import spiking_layers
 from ..papers import table as published
 from ..record import FiringRates, observe
@@ -129,6 +129,48 @@ def memory_joules(bytes_moved: float, memory: str = "1 MB SRAM") -> float:
     per_word = dict(zip(reads["operation"].str.removeprefix("read from "), reads["picojoules"], strict=True))
     check_choice("memory", memory, per_word)
     return bytes_moved / 8 * per_word[memory] * 1e-12
+
+
+def block_macs(ann: nn.Module, batches) -> list[float]:
+    """MACs of the convolutions of each residual block of an ANN per sample, padding excluded; shortcuts are left out.
+
+    Args:
+        ann: a ResNet, or the device half of one.
+        batches: (x, y) pairs.
+    """
+    rows = count_operations(ann, batches).query("part == 'connection'")
+    rows = rows[rows["layer"].str.contains(".branch.", regex=False)]
+    return rows.groupby(rows["layer"].str.split(".").str[1], sort=False)["operations"].sum().tolist()
+
+
+def traffic_joules(
+    moved: pd.DataFrame, ann_macs: float, macs: float, accumulates: float, model: str = "45nm_fp32"
+) -> pd.DataFrame:
+    """Bytes of each schedule beside the energy of its arithmetic and of moving them, per image.
+
+    Args:
+        moved: of :func:`traffic`.
+        ann_macs: MACs of the ANN.
+        macs: MAC of the SNN, those of its first layer.
+        accumulates: AC of the SNN; every schedule of it carries out the same operations.
+        model: name in ``ENERGY_MODELS``, of the arithmetic; memories are those of :func:`memory_joules` at 45 nm.
+
+    Returns:
+        Columns ``schedule``, ``MB``, ``arithmetic, mJ``, ``1 MB SRAM, mJ``, ``DRAM, mJ``.
+
+    Raises:
+        ValueError: for an unknown model or a negative number of operations.
+    """
+    check_choice("model", model, ENERGY_MODELS)
+    for name, value in (("ann_macs", ann_macs), ("macs", macs), ("accumulates", accumulates)):
+        check(name, value, value >= 0, "at least 0")
+    price, total = ENERGY_MODELS[model], moved[["weights", "activations", "potentials"]].sum(axis=1)
+    ann, snn = ann_macs * price.mac, macs * price.mac + accumulates * price.ac  # pJ
+    table = pd.DataFrame({"schedule": moved["schedule"], "MB": total / 1e6})
+    table["arithmetic, mJ"] = [1e-9 * (ann if name == "ANN" else snn) for name in moved["schedule"]]
+    for memory in ("1 MB SRAM", "DRAM"):
+        table[f"{memory}, mJ"] = [1e3 * memory_joules(b, memory) for b in total]
+    return table
 
 
 def break_even_steps(time_steps: Sequence[int], ratios: Sequence[float]) -> float:

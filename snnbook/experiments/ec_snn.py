@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..augment import augmentation
 from ..cache import trained
-from ..checks import check_choice
+from ..checks import check, check_choice
 from ..data import Data, Split, load
 from ..models import build
 from ..network import Network
@@ -30,6 +30,19 @@ from ..train import Recipe, pick_device
 
 #: Samples of a batch in passes without gradient.
 BATCH = 128
+
+
+def spread(split: Split, samples: int | None = None) -> Split:
+    """``samples`` samples evenly spaced over a split, which may be in the order of classes; all if there are no more.
+
+    Raises:
+        ValueError: for less than one sample.
+    """
+    if samples is None or samples >= len(split):
+        return split
+    check("samples", samples, samples >= 1, "at least 1")
+    chosen = torch.linspace(0, len(split) - 1, samples, dtype=torch.float64).round().long().to(split.y.device)
+    return Split(split.x[chosen], split.y[chosen])
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,8 @@ class EcSnn:
         views: augmented copies of the training images that a fusion sees besides the images themselves.
         seed: of initial weights and of drawn samples.
         device: where to compute: auto, cpu or cuda.
+        hard_reset: whether a spike sets a potential to 0, as the paper writes, and not down by the threshold, as its
+            released code does.
     """
 
     data: Data
@@ -75,7 +90,8 @@ class EcSnn:
     views: int = 0
     seed: int = 0
     device: str = "auto"
-    _kept: dict = field(default_factory=dict, repr=False)
+    hard_reset: bool = False
+    _kept: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -93,9 +109,9 @@ class EcSnn:
         return net.eval()
 
     def batches(self, split: str, samples: int | None = None, size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
-        """The first ``samples`` samples of a split (all by default) as batches of normalised (x, y)."""
-        whole = getattr(self.data, split)
-        return self.data.batches(Split(whole.x[:samples], whole.y[:samples]), size, device=pick_device(self.device))
+        """``samples`` samples spread evenly over a split (all by default) as batches of normalised (x, y)."""
+        chosen = spread(getattr(self.data, split), samples)
+        return self.data.batches(chosen, size, device=pick_device(self.device))
 
     def _built(self, activation: str, **options) -> Network:
         options |= {"n_classes": self.data.n_classes, "shape": self.shape, "width": self.width, "seed": self.seed}
@@ -106,7 +122,8 @@ class EcSnn:
         return self.once("parent", self._make_parent).to(pick_device(self.device))
 
     def _make_parent(self) -> Network:
-        net = self._built("lif", time_steps=self.time_steps)
+        reset = {"v_reset": 0.0} if self.hard_reset else {}
+        net = self._built("lif", time_steps=self.time_steps, **reset)
         return self._twice(net, self.data, self.warm, self.tune)
 
     def _twice(self, net: Network, data: Data, first: Recipe | None, then: Recipe) -> Network:

@@ -17,8 +17,8 @@ from .. import store
 from ..link.folder import Plan, Sensor, part_file, read_plan, write_fleet
 from ..link.parts import Fuse
 from ..splitting.submodel import payload_shape
-from .ec_snn import EcSnn, SplitPlan
-from .ec_snn_tables import device_parts, host_latency, pools, sweep
+from .ec_snn import EcSnn, SplitPlan, spread
+from .ec_snn_tables import NOT_DEVICES, device_parts, host_latency, pools, sweep
 
 
 def server(e: EcSnn, split: SplitPlan, rule: str = "mlp") -> Fuse:
@@ -29,20 +29,21 @@ def server(e: EcSnn, split: SplitPlan, rule: str = "mlp") -> Fuse:
 
 
 def write(folder: Path | str, e: EcSnn, split: SplitPlan, rule: str = "mlp", samples: int = 100, **plan) -> Plan:
-    """Write the files of a fleet: sub-models, fusion and the first test samples as the sensors' input.
+    """Write the files of a fleet: sub-models, fusion and test samples, evenly spaced, as the sensors' input.
 
     Args:
         folder: is made if need be.
         e: experiment.
         split: how it is split.
         rule: fusion.
-        samples: test samples.
+        samples: how many test samples, see :func:`snnbook.experiments.ec_snn.spread`.
         plan: further fields of :class:`snnbook.link.folder.Plan`, for instance ``deadline`` in seconds.
 
     Returns:
         What was written to ``fleet.json``.
     """
-    x, y = next(e.data.batches("test", samples))
+    chosen = spread(e.data.test, samples)
+    x, y = next(e.data.batches(chosen, len(chosen)))
     x = x.transpose(0, 1) if x.ndim == 5 else x
     parts = [part.cpu() for part in device_parts(e, split)]
     about = {"data": e.data.name, "parts": [list(c) for c in split.parts], "zeta": split.zeta, "fusion": rule}
@@ -89,7 +90,7 @@ def over_devices(
     for rule in rules:
         table = sweep(e, splits, rule, samples=samples, model=model).assign(fusion=rule)
         times = [host_latency(e, split, rule, repeats=5).set_index("device")["seconds"] for split in splits]
-        table["seconds_device"] = [float(t.drop(["unsplit", "fusion"]).max()) for t in times]
+        table["seconds_device"] = [float(t.drop(list(NOT_DEVICES)).max()) for t in times]
         table["seconds_fusion"] = [float(t["fusion"]) for t in times]
         rows.append(table)
     return pd.concat(rows, ignore_index=True)

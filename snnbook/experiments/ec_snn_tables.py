@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -185,33 +186,40 @@ def _cost(name: str, classes: str, net: Network, e: EcSnn, samples: int | None, 
     }  # fmt: skip
 
 
-def _seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median time of a call in seconds, after one that does not count."""
+def _timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
     call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return median(times)
+    return time.perf_counter() - start
+
+
+def _seconds(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median time of each call in seconds. They take turns, so that other load on the machine meets all of them."""
+    rounds = [[_timed(call) for call in calls] for _ in range(repeats + 1)]
+    return [median(times) for times in zip(*rounds[1:], strict=True)]  # the first round does not count
+
+
+#: Rows of a table of latencies that are no device: the whole network, it without its head, what the server does.
+NOT_DEVICES = ("unsplit", "unsplit features", "fusion")
 
 
 def host_latency(e: EcSnn, plan: SplitPlan, rule: str = "mlp", repeats: int = 20) -> pd.DataFrame:
-    """Seconds for one sample over all T steps on this machine's CPU, batch 1, one part after the other, no link.
+    """Seconds for one sample over all T steps on this machine's CPU, batch 1, one part at a time, no link.
 
     Returns:
-        Columns ``device`` ("unsplit", from 0, "fusion"), ``seconds`` (median). Devices work at the same time: the
-        latency of the whole is the largest of theirs plus that of fusion.
+        Columns ``device`` (names in ``NOT_DEVICES``, and devices from 0), ``seconds`` (median). Devices work at the
+        same time: the latency of the whole is the largest of theirs plus that of fusion.
     """
     x, _ = next(e.data.batches("test", 1))
     nets = [net.cpu() for net in e.submodels(plan)]
     features = torch.zeros(e.time_steps, 1, sum(feature_sizes(nets)))
     fuse = e.fused(plan, rule).cpu().fuse
-    parts = {"unsplit": (e.parent().cpu(), x)} | {str(i): (device_part(net), x) for i, net in enumerate(nets)}
+    parent = e.parent().cpu()
+    parts = {"unsplit": (parent, x), "unsplit features": (device_part(parent), x)}
+    parts |= {str(i): (device_part(net), x) for i, net in enumerate(nets)}
     parts["fusion"] = fuse, features
     with torch.no_grad():
-        rows = [(name, _seconds(lambda net=net, x=x: net(x), repeats)) for name, (net, x) in parts.items()]
-    return pd.DataFrame(rows, columns=["device", "seconds"])
+        seconds = _seconds([partial(net, x) for net, x in parts.values()], repeats)
+    return pd.DataFrame({"device": list(parts), "seconds": seconds})
 
 
 def latencies(
@@ -227,11 +235,12 @@ def latencies(
         repeats: measured calls.
 
     Returns:
-        Columns ``device`` ("unsplit", from 0, "fusion"), ``host_seconds``, ``device_seconds`` (dense MACs at the
-        device's rate; missing for fusion, which runs on the server), ``link_seconds``.
+        Columns ``device`` (names in ``NOT_DEVICES``, and devices from 0), ``host_seconds``, ``device_seconds`` (dense
+        MACs at the device's rate; missing for fusion, which runs on the server), ``link_seconds``. Devices have no
+        heads; "unsplit features" is what to compare them with.
     """
     board = device(profile)
-    rows = costs(e, plan, 1).set_index("device").drop(["ann", "unsplit features"])
+    rows = costs(e, plan, 1).set_index("device").drop("ann")
     demands = {n: Demand(n, r.bytes, r.macs, r.acs, r.payload_bits, r.dense_macs) for n, r in rows.iterrows()}
     table = host_latency(e, plan, rule, repeats).rename(columns={"seconds": "host_seconds"})
     for column, measure in (("device_seconds", latency_compute), ("link_seconds", latency_link)):
@@ -264,10 +273,10 @@ def original_and_pruned(e: EcSnn, plan: SplitPlan, samples: int | None = None, r
         found, y = _predicted(net, e, "test")
         zeros = class_zeros(net, e.batches("test", samples), e.data.n_classes)
         right = (found == (relabelled(y, plan.parts[0], e.data.n_classes) if state == "pruned" else y)).double()
-        with torch.no_grad():
-            seconds = _seconds(lambda net=net: net.cpu()(x), repeats)
-        rows.append((network, state, right.mean().item(), atsan(zeros), seconds))
-    return pd.DataFrame(rows, columns=["network", "state", "accuracy", "atsan", "seconds"])
+        rows.append((network, state, right.mean().item(), atsan(zeros)))
+    with torch.no_grad():
+        seconds = _seconds([partial(net.cpu(), x) for net in nets.values()], repeats)
+    return pd.DataFrame(rows, columns=["network", "state", "accuracy", "atsan"]).assign(seconds=seconds)
 
 
 def fused_accuracy(e: EcSnn, plan: SplitPlan, rules: Sequence[str] = ("mlp",), split: str = "test") -> pd.DataFrame:
@@ -305,13 +314,14 @@ def sweep(e: EcSnn, plans: Sequence[SplitPlan], rule: str = "mlp", **options) ->
     return pd.DataFrame(points)
 
 
-def _dense(e: EcSnn, plan: SplitPlan) -> float:
-    """Dense MACs of one sample of all devices of a plan together, from the sizes of masks."""
-    total = 0.0
+def dense_of_devices(e: EcSnn, plan: SplitPlan) -> list[float]:
+    """Dense MACs of one sample over all T steps of each device of a plan, from the sizes of masks."""
+    found = []
     for chosen in e.masks(plan):
         macs = pruned_size(e.parent(), chosen, e.shape).query("part == 'features'")["macs"]
-        total += e.time_steps * macs.sum() - (0 if e.data.kind == "events" else (e.time_steps - 1) * macs.iloc[0])
-    return total
+        copies = 0 if e.data.kind == "events" else e.time_steps - 1  # of static input, which passes the stem once
+        found.append(float(e.time_steps * macs.sum() - copies * macs.iloc[0]))
+    return found
 
 
 def one_as_large(e: EcSnn, plan: SplitPlan) -> SplitPlan:
@@ -319,10 +329,11 @@ def one_as_large(e: EcSnn, plan: SplitPlan) -> SplitPlan:
 
     Same ζ; the floor is raised until dense MACs are at least those of the others, or all filters stay.
     """
-    wanted, classes = _dense(e, plan), (tuple(range(e.data.n_classes)),)
+    wanted, classes = sum(dense_of_devices(e, plan)), (tuple(range(e.data.n_classes)),)
     most = max(z.zeros.shape[1] for z in e.zeros().values())
     alone = (replace(plan, parts=classes, min_filters=floor) for floor in range(plan.min_filters, most + 1))
-    return next((p for p in alone if _dense(e, p) >= wanted), replace(plan, parts=classes, min_filters=most))
+    enough = (p for p in alone if sum(dense_of_devices(e, p)) >= wanted)
+    return next(enough, replace(plan, parts=classes, min_filters=most))
 
 
 def pools(e: EcSnn, plan: SplitPlan) -> list[nn.Sequential]:

@@ -195,9 +195,10 @@ def split(e: EcSnn, plan: SplitPlan, rule: str = "mlp", samples: int | None = No
 
     Returns:
         ``dataset``, ``kind``, ``seed``, ``n_devices``; accuracies ``ann``, ``unsplit``, ``fused``; ``ann_joules``
-        (once for pictures and audio, once a frame for events), ``unsplit_joules``, ``largest_joules`` and
-        ``total_joules`` (of a device and of all); ``unsplit_atsan``, ``largest_atsan``; ``input_bits``,
-        ``largest_bits`` and ``total_bits`` of a sample.
+        (once for pictures and audio, once a frame for events), ``unsplit_joules`` (with its head),
+        ``features_joules`` (without it), ``largest_joules`` and ``total_joules`` (of a device and of all, which have
+        no heads; the fusion is left out); ``unsplit_atsan``, ``largest_atsan``; ``input_bits``, ``largest_bits`` and
+        ``total_bits`` of a sample.
     """
     table = costs(e, plan, samples, model).set_index("device")
     devices = table.drop(["ann", "unsplit", "unsplit features"])
@@ -206,6 +207,7 @@ def split(e: EcSnn, plan: SplitPlan, rule: str = "mlp", samples: int | None = No
         "dataset": e.data.name, "kind": e.data.kind, "seed": e.seed, "n_devices": len(plan.parts),
         "ann": accuracy(e.ann(), e.data, device=pick_device(e.device)), "unsplit": unsplit, "fused": fused,
         "ann_joules": table.loc["ann", "joules"], "unsplit_joules": table.loc["unsplit", "joules"],
+        "features_joules": table.loc["unsplit features", "joules"],
         "largest_joules": devices["joules"].max(), "total_joules": devices["joules"].sum(),
         "unsplit_atsan": table.loc["unsplit", "atsan"], "largest_atsan": devices["atsan"].max(),
         "input_bits": input_bits(e.data), "largest_bits": int(devices["payload_bits"].max()),

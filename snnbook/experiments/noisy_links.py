@@ -22,6 +22,7 @@ from ..bottleneck.codec import compress, head, tail
 from ..bottleneck.selection import Candidate
 from ..cache import trained
 from ..checks import check
+from ..data import Split
 from ..link.channels import Channel, Noisy, bsc, channel
 from ..link.coding import Penalty, SpikeModel, decode, encode, fit, sizes
 from ..link.messages import HEADER_BYTES
@@ -32,6 +33,9 @@ from .spike_bottlenet import SpikeBottleNet
 
 #: Samples of a batch on either half.
 BATCH = 256
+
+#: Data bytes of a packet under an error-correcting code at most.
+PACKET_BYTES = 476
 
 
 class Mask(nn.Module):
@@ -127,7 +131,7 @@ def bits_sent(net: Network, spikes: Tensor) -> int:
     return len(spikes) * int(masks[0].places.sum()) if masks else spikes[:, 0].numel()
 
 
-def sent(net: Network, e: SpikeBottleNet, split: str = "test") -> Tensor:
+def sent(net: Network, e: SpikeBottleNet, split: str | Split = "test") -> Tensor:
     """Bits that the device sends of every sample of a split, uint8 [T, N, c', h', w']; T is 1 for an ANN."""
     device = head(net).eval().to(pick_device(e.device))
     with torch.no_grad():
@@ -201,8 +205,9 @@ def coded(
 ) -> pd.DataFrame:
     """Expected accuracy of spikes, and of JPEG images, in CRC-checked packets under an LDPC code over a BSC.
 
-    A payload of spikes is one packet; of a lost one the server sees silence. An image takes as many packets of the same
-    size as its file fills; unless all are right, its class is guessed.
+    A payload of spikes is one packet, or as few equal ones as ``PACKET_BYTES`` allows; of a lost one the server sees
+    silence. An image takes as many packets of the same size as its file fills; unless all are right, its class is
+    guessed.
 
     Args:
         net: spiking network with a codec.
@@ -217,20 +222,34 @@ def coded(
         Columns ``network`` ("spikes" or "jpeg"), ``rate``, ``bits`` (mean, of a sample), ``level``, ``packet`` (share
         that arrives right), ``accuracy`` (0 to 1).
     """
-    spikes, y, rows = sent(net, e), e.data.test.y, []
-    whole, silent = (right(answers(net, s, pick_device(e.device)), y) for s in (spikes, torch.zeros_like(spikes)))
+    spikes, rows = sent(net, e), []
     image_right, files = _jpeg(e, quality)
     size = -(-spikes[:, 0].numel() // 8)
-    count = -(-files // size)  # packets of each image
     for rate in rates:
-        code = Protection(size, rate, packet_bytes=size)
+        code = Protection(size, rate, packet_bytes=min(size, PACKET_BYTES))
+        one = Protection(code.data_bytes, rate, packet_bytes=code.data_bytes)
+        count = -(-files // code.data_bytes)  # packets of each image
         for ber in bers:
-            q = packets_right(code, ber, packets, seed)
+            q = packets_right(one, ber, packets, seed)
             complete = q**count
             guessed = complete * image_right + (1 - complete) / e.data.n_classes
-            rows.append(("spikes", rate, code.bits, ber, q, q * whole + (1 - q) * silent))
-            rows.append(("jpeg", rate, code.bits * count.mean(), ber, q, guessed.mean()))
+            rows.append(("spikes", rate, code.bits, ber, q, _with_packets_lost(net, e, spikes, code, q, seed)))
+            rows.append(("jpeg", rate, one.bits * count.mean(), ber, q, guessed.mean()))
     return pd.DataFrame(rows, columns=["network", "rate", "bits", "level", "packet", "accuracy"])
+
+
+def _with_packets_lost(
+    net: Network, e: SpikeBottleNet, spikes: Tensor, code: Protection, share: float, seed: int
+) -> float:
+    """Expected accuracy if a packet arrives with probability ``share``; drawn once if a payload has several packets."""
+    y, device = e.data.test.y, pick_device(e.device)
+    if code.packets == 1:
+        whole, silent = (right(answers(net, s, device), y) for s in (spikes, torch.zeros_like(spikes)))
+        return share * whole + (1 - share) * silent
+    there = torch.rand(spikes.shape[1], code.packets, generator=Generator().manual_seed(seed)) < share
+    packet = torch.arange(spikes[:, 0].numel()) // (8 * code.data_bytes)  # of each bit of a sample
+    bits = there[:, packet].view(spikes.shape[1], len(spikes), *spikes.shape[2:]).transpose(0, 1)
+    return right(answers(net, spikes * bits, device), y)
 
 
 def _jpeg(e: SpikeBottleNet, quality: int) -> tuple[np.ndarray, np.ndarray]:
@@ -290,9 +309,23 @@ def exits(
 
 
 def lossless(
-    nets: dict[str, Network], e: SpikeBottleNet, contexts: Sequence[str], samples: int | None = None
+    nets: dict[str, Network],
+    e: SpikeBottleNet,
+    contexts: Sequence[str],
+    samples: int | None = None,
+    fitted: str | Split = "validation",
+    measured: str | Split = "test",
 ) -> pd.DataFrame:
-    """Mean bytes of a sample's spikes as packed and as range-coded, under models of the validation split.
+    """Mean bytes of a sample's spikes as packed and as range-coded.
+
+    Args:
+        nets: name to a network with a codec.
+        e: the experiment.
+        contexts: names in ``snnbook.link.coding.CONTEXTS``.
+        samples: samples that are coded; all by default.
+        fitted: split that the models come from. Who chooses among contexts fits on ``calibration``, chooses by
+            ``validation`` and reports ``test``.
+        measured: split that is coded.
 
     Returns:
         Columns ``network``, ``context``, ``rate`` (share of ones), ``model`` (bytes that both sides keep), ``packed``,
@@ -300,13 +333,24 @@ def lossless(
     """
     rows = []
     for name, net in nets.items():
-        seen, measured = sent(net, e, "validation"), sent(net, e)[:, :samples]
+        seen, coming = sent(net, e, fitted), sent(net, e, measured)[:, :samples]
         for context in contexts:
             model = fit(seen, context)
-            mean = sizes(measured, model, HEADER_BYTES).mean()
+            mean = sizes(coming, model, HEADER_BYTES).mean()
             rows.append({"network": name, "context": context, "model": len(model.to_bytes()), **mean})
     columns = ["network", "context", "rate", "model", "packed", "ideal", "actual", "framed"]
     return pd.DataFrame(rows)[columns]
+
+
+def chosen_contexts(nets: dict[str, Network], e: SpikeBottleNet, contexts: Sequence[str]) -> dict[str, str]:
+    """The context of each network that takes fewest range-coded bytes for validation images, by network.
+
+    Models come from one half of the validation images, and the other half is coded.
+    """
+    images, half = e.data.validation, len(e.data.validation) // 2
+    fitted, measured = (Split(images.x[part], images.y[part]) for part in (slice(half), slice(half, None)))
+    table = lossless(nets, e, contexts, fitted=fitted, measured=measured)
+    return table.loc[table.groupby("network")["actual"].idxmin()].set_index("network")["context"].to_dict()
 
 
 def damage(spikes: Tensor, model: SpikeModel, seed: int = 0) -> pd.DataFrame:

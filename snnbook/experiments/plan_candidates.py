@@ -56,7 +56,7 @@ METHODS = ("tuned", "lmpc_lwc", "lmpc", "step_bias", "qcfs", "qc", "opi")
 PLANNING_CODE = (
     *modules_of("splitting"),
     *(f"experiments/{name}" for name in ("ec_snn", "ec_snn_tables", "plan_candidates", "rate_accuracy")),
-    *("bottleneck/baseline", "bottleneck/selection", "models", "planner"),
+    *("bottleneck/baseline", "bottleneck/selection", "counts", "models", "planner"),
     *TRAINING_CODE,
     *SPIKING_CODE,
     *conversion_benchmark.MEASURING_CODE,
@@ -104,7 +104,8 @@ def spiking_part(net: nn.Module, batches, dense: float, bits: float) -> EdgePart
     """
     operations = count_operations(net, batches)
     paper = joules(operations, parts=("connection",))
-    return EdgePart(dense, bits, tensor_bytes(net), joules(operations), paper, float(operations["operations"].sum()))
+    macs, acs = (float(operations.loc[operations["kind"] == kind, "operations"].sum()) for kind in ("mac", "ac"))
+    return EdgePart(dense, bits, tensor_bytes(net), joules(operations), paper, macs, acs)
 
 
 def _network(p) -> str:
@@ -119,11 +120,11 @@ def _plan(name: str, family: str, row: Mapping, parts: tuple[EdgePart, ...], **a
 
 def _relu_plans(macs: float, size: int, where: dict, files: pd.DataFrame, suffix: str = "") -> list[Deployment]:
     """The ANN on the device, and on the server with each kind of file; the first is the image as it is."""
-    ann = EdgePart(macs, ANSWER_BITS, size, _arithmetic(macs, 0), _arithmetic(macs, 0), macs)
+    ann = EdgePart(macs, ANSWER_BITS, size, _arithmetic(macs, 0), _arithmetic(macs, 0), macs, 0.0)
     rows = files.to_dict("records")
     plans = [_plan(f"ANN{suffix}", "ANN on the device", rows[0], (ann,), **where)]
     for row in rows:
-        part = EdgePart(0.0, 8 * row["bytes"], 0, 0.0, 0.0, 0.0)
+        part = EdgePart(0.0, 8 * row["bytes"], 0, 0.0, 0.0, 0.0, 0.0)
         plans.append(_plan(f"{row['name']}{suffix}", IMAGES, row, (part,), server_macs=macs, **where))
     return plans
 
@@ -142,7 +143,7 @@ def _converted(rows: pd.DataFrame, layers: pd.Series, size: int, where: dict, su
     for r in _one_method(rows).to_dict("records"):
         dense = float(layers.iloc[0] + r["time_steps"] * layers.iloc[1:].sum())
         energies = _arithmetic(r["all_mac"], r["all_ac"]), _arithmetic(r["mac"], r["ac"])
-        part = EdgePart(dense, ANSWER_BITS, size, *energies, r["all_mac"] + r["all_ac"])
+        part = EdgePart(dense, ANSWER_BITS, size, *energies, r["all_mac"], r["all_ac"])
         name = f"SNN, T = {r['time_steps']} ({r['method']}){suffix}"
         plans.append(_plan(name, "SNN on the device", r, (part,), **where))
     return plans
@@ -227,11 +228,10 @@ def cut(p: SplitPoints, data: Data) -> list[Deployment]:
     for c in candidates:
         net, report = e.compressed(c)
         device, row = head(net).to(pick_device(p.device)), mean.loc[tuple(c)]
-        work = cut_energy.counted(device, e.batches(p.samples))[["mac", "ac"]].to_numpy().sum()
+        work = cut_energy.counted(device, e.batches(p.samples))[["mac", "ac"]].sum()
         dense = _cut_macs(e.points(), stem, c)
-        part = EdgePart(
-            dense, report.bits, tensor_bytes(device), row["counted_joules"], row["paper_joules"], float(work)
-        )
+        energies = row["counted_joules"], row["paper_joules"]
+        part = EdgePart(dense, report.bits, tensor_bytes(device), *energies, float(work["mac"]), float(work["ac"]))
         done = (dense - stem) / c.time_steps - report.encoder_macs
         server = c.time_steps * (float(layers.sum()) - stem - done + report.decoder_macs)
         plans.append(_plan(_cut_name(c), "SpikeBottleNet", row, (part,), server_macs=server, **where))

@@ -33,8 +33,8 @@ STAGES, FIRST = (3, 4, 6, 3), 256
 COLUMNS = ("family", "split_point", "channels", "stride", "bits_each", "bytes", "accuracy", "validation_accuracy")
 
 #: Columns of :func:`coded_rates`.
-CODED = ("network", "context", "rate", "model", "packed", "ideal", "actual", "framed", "accuracy",
-         "validation_accuracy")  # fmt: skip
+CODED = ("network", "context", "rate", "model", "packed", "ideal", "actual", "framed", "validation_actual",
+         "accuracy", "validation_accuracy")  # fmt: skip
 
 
 def paper_block(split_point: int, blocks: Sequence[int]) -> tuple[int, int]:
@@ -125,26 +125,39 @@ def cells(e: SpikeBottleNet, cuts: pd.DataFrame, table: pd.DataFrame, radio: str
         The rows of ``table`` with the columns of ``cuts``, ``full_bytes`` at the T of the row; ``float32``
         (compression of 32-bit floats); ``ann_accuracy``; ``code_bytes``, ``code_accuracy``, ``code_drop`` of
         BottleNet++ at 8 bits with the paper's channels; ``equal_bytes``, ``equal_accuracy``, ``equal_drop`` of the
-        control of T bits with as many elements as the spikes; ``paper_ratio`` and ``counted_ratio``, E_ANN/E_SNN of the
-        device: as in the paper against the baseline, and with everything and the radio. Both controls' drops are from
-        the ANN; fractions are 0 to 1.
+        control of T bits with as many elements as the spikes. E_ANN/E_SNN of the device: ``paper_ratio`` as the paper
+        counts, ``work_ratio`` with everything but the radio and ``counted_ratio`` with the radio, all against the
+        baseline; ``equal_ratio`` with everything and the radio against the control, which sends the same bytes. Both
+        controls' drops are from the ANN; fractions are 0 to 1.
     """
     rows = []
     for row in table.itertuples():
         cut = cuts.set_index("split_point").loc[row.split_point]
         eight = codes(e, row.split_point, int(cut["code_channels"]), row.stride, 8)
         equal = codes(e, row.split_point, row.channels, row.stride, row.time_steps)
-        paper, counted = ann_joules(e, eight["report"])
-        air = [energy.radio_joules(8 * n, radio) for n in (eight["bytes"], row.bytes)]
-        ratios = paper / row.paper_joules, (counted + air[0]) / (row.counted_joules + air[1])
         controls = {f"{name}_{key}": found[key] for name, found in (("code", eight), ("equal", equal))
                     for key in ("bytes", "accuracy", "validation_accuracy", "drop")}  # fmt: skip
         ann = dict(zip(("ann_accuracy", "ann_validation_accuracy"), e.accuracies(e.ann()), strict=True))
         whole = {"float32": 32 * row.compression / row.time_steps} | ann
-        rows.append(whole | controls | {"paper_ratio": ratios[0], "counted_ratio": ratios[1]})
+        rows.append(whole | controls | _energy_ratios(e, row, eight["report"], equal["report"], radio))
     joined = table.reset_index(drop=True).merge(cuts.drop(columns=["channels", "stride"]), on="split_point", how="left")
     joined["full_bytes"] = joined["full_bytes"] * joined["time_steps"] // joined["paper_steps"]
     return pd.concat([joined, pd.DataFrame(rows)], axis=1)
+
+
+def _energy_ratios(e: SpikeBottleNet, row: tuple, eight: Report, equal: Report, radio: str) -> dict[str, float]:
+    """The four ratios of :func:`cells`: E_ANN/E_SNN of the device, by what is counted and against which control."""
+    paper, work = ann_joules(e, eight)
+    control = ann_joules(e, equal)[1]
+    air = {name: energy.radio_joules(8 * n, radio) for name, n in
+           (("eight", eight.bytes), ("equal", equal.bytes), ("spikes", row.bytes))}  # fmt: skip
+    spikes = row.counted_joules + air["spikes"]
+    return {
+        "paper_ratio": paper / row.paper_joules,
+        "work_ratio": work / row.counted_joules,
+        "counted_ratio": (work + air["eight"]) / spikes,
+        "equal_ratio": (control + air["equal"]) / spikes,
+    }
 
 
 def code_family(bits: int) -> str:
@@ -227,14 +240,21 @@ def coded_rates(
 ) -> pd.DataFrame:
     """Entropy-coded spikes: :func:`~snnbook.experiments.noisy_links.lossless` with the accuracies of each network.
 
+    Models are those of calibration images, bytes those of test images.
+
     Args:
         e: the experiment.
         nets: name to a candidate and the weight of the entropy penalty that it is trained with, 0 for none.
         contexts: names in ``snnbook.link.coding.CONTEXTS``.
-        samples: test images that are coded.
+        samples: test images, and validation images, that are coded.
+
+    Returns:
+        Columns ``CODED``; ``validation_actual``: mean range-coded bytes of validation images, which choose a context.
     """
     trained = {name: spiking(e, candidate, penalty=price) for name, (candidate, price) in nets.items()}
-    table = lossless(trained, e, contexts, samples)
+    table = lossless(trained, e, contexts, samples, fitted="calibration")
+    validated = lossless(trained, e, contexts, samples, fitted="calibration", measured="validation")
+    table["validation_actual"] = validated["actual"]
     reached = pd.DataFrame({name: e.accuracies(net) for name, net in trained.items()}, CODED[-2:])
     return table.join(reached.T, on="network")
 
@@ -372,8 +392,11 @@ def largest(table: pd.DataFrame, time_steps: int) -> Candidate:
 
 
 def coded_as_rates(coded: pd.DataFrame, candidate: Candidate) -> pd.DataFrame:
-    """Rows of :func:`rates`: each network of :func:`coded_rates` under the context that takes fewest actual bytes."""
-    best = coded.sort_values("actual").groupby("network", sort=False).head(1)
+    """Rows of :func:`rates`: each network of :func:`coded_rates` under one context, with its bytes of test images.
+
+    The context is the one that takes fewest range-coded bytes for validation images.
+    """
+    best = coded.sort_values("validation_actual", kind="stable").groupby("network", sort=False).head(1)
     own = candidate.split_point, candidate.channels, candidate.stride, candidate.time_steps
     rows = [(f"coded {r.network}", *own, r.actual, r.accuracy, r.validation_accuracy) for r in best.itertuples()]
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
+import torch
 from torch import nn
 
 from ..bottleneck import baseline
@@ -36,7 +37,8 @@ COUNTED = 16
 #: What decides, beside the networks and the data, what a measurement gives.
 MEASURING_CODE = (
     *(f"bottleneck/{name}" for name in ("backbone", "codec", "energy", "sizes")),
-    *("experiments/spike_bottlenet", "energy", "record", "evaluate", "train", "network", "neurons", "kernels"),
+    *("experiments/spike_bottlenet", "energy", "record", "counts", "evaluate", "train"),
+    *("models", "network", "neurons", "kernels"),
 )
 
 
@@ -67,8 +69,8 @@ class SpikeBottleNet:
     fine_tuning: Recipe
     seed: int = 0
     device: str = "auto"
-    _nets: dict[tuple, nn.Module] = field(default_factory=dict)
-    _accuracies: dict[tuple, float] = field(default_factory=dict)
+    _nets: dict[tuple, nn.Module] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _accuracies: dict[tuple, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def _options(self) -> dict:
         return {"n_classes": self.data.n_classes, "shape": self.data.shape, "seed": self.seed, **self.structure}
@@ -135,8 +137,13 @@ class SpikeBottleNet:
         return split_points(self.untrained(1), self.data.shape)
 
     def batches(self, samples: int) -> list:
-        """The first ``samples`` test images as batches of ``COUNTED``."""
-        images = Split(self.data.test.x[:samples], self.data.test.y[:samples])
+        """``samples`` test images, all if there are no more, spread evenly over the split, as batches of ``COUNTED``.
+
+        Some test splits are in the order of their classes, so that the first images are those of one class.
+        """
+        test = self.data.test
+        at = torch.linspace(0, len(test) - 1, min(samples, len(test)), dtype=torch.float64).round().long()
+        images = Split(test.x[at], test.y[at])
         return list(self.data.batches(images, COUNTED, device=pick_device(self.device)))
 
 

@@ -33,7 +33,7 @@ class TwoStage:
             a step of theirs is kept.
         model: name of the architecture.
         width: its width multiplier.
-        quant_steps: L of the quantised activations.
+        quant_steps: L of the quantised activations, where a method does not ask for another one.
         pretraining: recipe of the ReLU network.
         fine_tuning: recipe of the networks with trained thresholds.
         tuning: recipe of methods that train the spiking network; that of fine-tuning if there is none.
@@ -96,10 +96,10 @@ class TwoStage:
         return net
 
     def ann(self, method: str, time_steps: int) -> nn.Module:
-        """The network that ``method`` converts for T = ``time_steps``: trained at L = min(T, L) where it is matched."""
+        """The network that ``method`` converts for T = ``time_steps``: at its own L, or min(T, L) if matched."""
         check_choice("method", method, METHODS)
-        levels = min(time_steps, self.quant_steps) if METHODS[method].matched else None
-        return self.network(METHODS[method].source, levels)
+        rule = METHODS[method]
+        return self.network(rule.source, min(time_steps, self.quant_steps) if rule.matched else rule.levels)
 
     def ann_accuracy(self, method: str, time_steps: int) -> float:
         """Test accuracy, 0 to 1, of that network."""
@@ -226,10 +226,9 @@ def drift(experiment: TwoStage, method: str, time_steps: Sequence[int]) -> pd.Da
         Columns ``time_steps``, ``layer`` (from 1), ``drift`` (in units of θ).
     """
     images, rows = experiment.calibration(), []
-    ann = mean_outputs(experiment.network(METHODS[method].source), images)
     for steps in time_steps:
         snn, report = experiment.converted(method, steps)
-        spiking = mean_outputs(snn, images)
+        ann, spiking = (mean_outputs(net, images) for net in (experiment.ann(method, steps), snn))
         for i, (name, theta) in enumerate(report.thresholds.items()):
             rows.append((steps, i + 1, (spiking[name] - ann[name]) / theta))
     return pd.DataFrame(rows, columns=["time_steps", "layer", "drift"])

@@ -27,12 +27,14 @@ METHOD_NAMES = {
     "lmpc": "Phase I + LMPC",
     "lmpc_lwc": "Phase I + LMPC + LWC",
     "qcfs": "QCFS",
+    "qcfs_l4": "QCFS, L = 4",
     "qcfs_lmpc": "QCFS + LMPC",
     "qcfs_lwc": "QCFS + LWC",
     "qcfs_lmpc_lwc": "QCFS + LMPC + LWC",
     "srp": "SRP (4 + T steps)",
-    "cos": "COS (4 + T steps)",
+    "cos": "COS (4 + T steps, at least 8)",
     "step_bias": "QCFS + bias per step",
+    "step_bias_l4": "QCFS, L = 4, + bias per step",
     "matched": "matched L",
     "tuned": "matched L, tuned",
     "ann2snn": "SpikingJelly ann2snn",
@@ -40,7 +42,7 @@ METHOD_NAMES = {
 
 
 def _style(i: int) -> dict:
-    """Colour, marker and line of the i-th curve; no two of the first 21 are alike."""
+    """Colour, marker and line of the i-th curve; no two of the first 147 are alike."""
     turn = i // len(COLOURS)
     return {
         "color": COLOURS[i % len(COLOURS)],

@@ -111,7 +111,7 @@ def price_of_a_bit(prices: np.ndarray, totals: Mapping[str, np.ndarray], radios:
 _STAGES = (
     ("stem and\nblocks 1 … k", "potentials"),
     ("LIF → Conv →\ntdBN → LIF", "spikes"),
-    ("transposed Conv\n→ tdBN → LIF", "spikes"),
+    ("Conv or transposed\nConv → tdBN → LIF", "spikes"),
     ("blocks k+1 …\nand classifier", ""),
 )
 

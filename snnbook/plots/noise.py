@@ -24,15 +24,20 @@ def _level(ax: plt.Axes, label: str) -> None:
 
 
 def accuracy_over_noise(
-    table: pd.DataFrame, coded: pd.DataFrame | None = None, label: str = "bit error rate", title: str = "spikes"
+    table: pd.DataFrame,
+    coded: pd.DataFrame | None = None,
+    label: str = "bit error rate",
+    title: str = "spikes",
+    coded_label: str = "bit error rate",
 ) -> Figure:
     """Mean accuracy of each network against the level of noise, with the range over draws; codes dashed.
 
     Args:
         table: columns ``network``, ``level``, ``draw``, ``accuracy`` (0 to 1).
         coded: columns ``network``, ``rate``, ``level``, ``accuracy``; drawn in a panel of their own.
-        label: of the horizontal axis.
+        label: of the horizontal axis of networks.
         title: of the panel of networks, if there are two.
+        coded_label: of the horizontal axis of codes.
     """
     panels = 1 if coded is None else 2
     fig, axes = figure(4.2 * panels + 0.8, 3.6, ncols=panels, squeeze=False, sharey=True)
@@ -46,7 +51,7 @@ def accuracy_over_noise(
     axes[0, 0].legend(fontsize=8, loc="lower left")
     if coded is not None:
         _coded(axes[0, 1], coded)
-        _level(axes[0, 1], label)
+        _level(axes[0, 1], coded_label)
         axes[0, 0].set_title(title, fontsize=10)
         axes[0, 1].set_title("checksum and error-correcting code", fontsize=10)
         axes[0, 1].set_ylabel("")

@@ -103,7 +103,7 @@ def plan_points(rows: pd.DataFrame, account: str = "board") -> Figure:
     axes[0].set_ylabel("accuracy, %")
     shown = list(dict.fromkeys(rows["family"]))
     handles = [axes[0].scatter([], [], color=_LOOKS[f][0], marker=_LOOKS[f][2], label=f) for f in shown]
-    handles.append(axes[0].scatter([], [], facecolor="none", edgecolor="#444444", label="beaten in all four"))
+    handles.append(axes[0].scatter([], [], facecolor="none", edgecolor="#444444", label="beaten"))
     fig.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
     return fig
 

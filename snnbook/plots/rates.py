@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -93,19 +94,20 @@ def compression_drop(table: pd.DataFrame, limit: float, panels: Mapping[str, str
 
 
 def rate_accuracy(table: pd.DataFrame, lines: Mapping[str, float]) -> Figure:
-    """Accuracy against bytes: each family's points, joined by its best within so many bytes.
+    """Test accuracy against bytes: each family's points, joined by what validation images choose in so many bytes.
 
     Args:
-        table: ``family``, ``bytes``, ``accuracy`` (0 to 1).
+        table: ``family``, ``bytes``, ``accuracy`` and ``validation_accuracy`` (0 to 1). The line stands at the accuracy
+            of the payload of at most so many bytes that has the highest validation accuracy, of equals the smallest.
         lines: label to the accuracy of an uncompressed network, drawn as horizontal lines.
     """
     fig, ax = figure(8.2, 4.2)
     styles = family_styles(list(dict.fromkeys(table["family"])))
     for family, rows in table.groupby("family", sort=False):
-        rows, style = rows.sort_values(["bytes", "accuracy"]), styles[family]
-        best = rows["accuracy"].cummax()
+        rows = rows.sort_values(["bytes", "validation_accuracy"], ascending=[True, False], kind="stable")
+        style, best = styles[family], rows["validation_accuracy"].expanding().apply(np.argmax, raw=True).astype(int)
         join = {"color": style["color"], "ls": style["ls"], "lw": 1.1, "drawstyle": "steps-post"}
-        ax.plot(rows["bytes"], 100 * best, zorder=1, **join)
+        ax.plot(rows["bytes"], 100 * rows["accuracy"].to_numpy()[best], zorder=1, **join)
         ax.plot(rows["bytes"], 100 * rows["accuracy"], ms=6.5, zorder=2, label=family, **style | {"ls": ""})
     for (label, value), line in zip(lines.items(), ("--", ":", "-."), strict=False):
         ax.axhline(100 * value, color="#333333", lw=0.9, ls=line, label=label)

@@ -77,8 +77,27 @@ def _range(values: pd.Series) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _explain(demands: Sequence[Demand], devices: Sequence[Device], shared: bool) -> InfeasiblePlacement:
-    """The error for sub-models that cannot all be placed."""
+def _offer(devices: Sequence[Device], taken: np.ndarray | None = None) -> str:
+    """What devices have beyond the bytes and joules ``taken`` [2, D], as text; of a long fleet the first eight."""
+    memory, budget = np.stack(_budgets(devices)) - (0 if taken is None else taken)
+    rows = zip([d.name for d in devices[:8]], memory, budget, strict=False)
+    have = [f"{name}: {size:.0f} bytes, {energy:.3g} J per sample" for name, size, energy in rows]
+    return "; ".join(have) + (f" and {len(devices) - 8} more" if len(devices) > 8 else "")
+
+
+def _stuck(one: Demand, devices: Sequence[Device], free: np.ndarray, taken: np.ndarray) -> str:
+    """Why greedy cannot go on with sub-model ``one``: what it needs, and what is left where on ``free`` devices."""
+    left = [d for d, ok in zip(devices, free, strict=True) if ok]
+    energy = _range(pd.Series([cost.joules(one, d) for d in left or devices]))  # differs between devices
+    need = f"{one.name} needs {one.bytes:.0f} bytes and {energy} J per sample"
+    offer = _offer(left, taken[:, free]) if left else "no device"
+    return f"largest first, greedy gets stuck: {need}, and what is left is {offer}"
+
+
+def _explain(
+    demands: Sequence[Demand], devices: Sequence[Device], shared: bool, stuck: str = ""
+) -> InfeasiblePlacement:
+    """The error for sub-models that cannot all be placed; ``stuck`` where they might be, but by another rule."""
     table = shortage(demands, devices)
     fits = table.groupby("sub_model", sort=False)["fits"].any()
     homeless = table[table["sub_model"].isin(fits.index[~fits])]
@@ -86,13 +105,13 @@ def _explain(demands: Sequence[Demand], devices: Sequence[Device], shared: bool)
         f"{name} needs {rows['bytes'].iloc[0]:.0f} bytes and {_range(rows['joules'])} J per sample: no device has that"
         for name, rows in homeless.groupby("sub_model", sort=False)
     ]
-    if not parts:
+    if not parts and stuck:
+        parts = [stuck]
+    elif not parts:
         several = "several on one device" if shared else "one on each device"
         need = f"{sum(s.bytes for s in demands):.0f} bytes"
         parts = [f"each of {len(demands)} sub-models fits somewhere, but not all together ({need}, {several})"]
-    have = [f"{d.name}: {d.memory:.0f} bytes, {d.energy_budget:.3g} J per sample" for d in devices[:8]]
-    more = f" and {len(devices) - 8} more" if len(devices) > 8 else ""
-    return InfeasiblePlacement(f"{'; '.join(parts)}. Devices: {'; '.join(have)}{more}", table)
+    return InfeasiblePlacement(f"{'; '.join(parts)}. Devices: {_offer(devices)}", table)
 
 
 def greedy(
@@ -110,7 +129,8 @@ def greedy(
         Device of each sub-model.
 
     Raises:
-        InfeasiblePlacement: when a sub-model finds no device; another order might have worked.
+        InfeasiblePlacement: when a sub-model finds no device: which, what it needs and what is left where. Another
+            order might have worked.
     """
     check_choice("prefer", prefer, ("memory", "energy"))
     size, energy = _needs(demands, devices)
@@ -121,9 +141,10 @@ def greedy(
         load = taken + np.stack([size[i], energy[i]])
         possible = free & (load[0] <= memory) & (load[1] <= budget)
         if not possible.any():
-            raise _explain(demands, devices, shared)
+            raise _explain(demands, devices, shared, _stuck(demands[i], devices, free, taken))
         rank = memory - load[0] if prefer == "memory" else load[1] / budget
-        best = int(np.where(possible, rank, np.inf).argmin())
+        candidates = np.flatnonzero(possible)  # rank may be infinite
+        best = int(candidates[rank[candidates].argmin()])
         assignment[i], taken[:, best] = best, load[:, best]
         free[best] = shared
     return assignment
