@@ -67,12 +67,12 @@ def single_process(devices, fuse, x: torch.Tensor, lost: tuple[int, ...] = ()) -
 
 
 @contextmanager
-def serving(folder, module=None):
+def serving(folder, module=None, keys=None):
     """A server of the folder in a thread of this process."""
     from snnbook import store
 
     module = module or store.load(folder / "server.safetensors")[0]
-    server = Server(read_plan(folder), module, Listener())
+    server = Server(read_plan(folder), module, Listener(keys=keys))
     stop = threading.Event()
     thread = threading.Thread(target=server.run, args=(stop,))
     thread.start()

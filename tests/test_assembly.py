@@ -34,7 +34,7 @@ def features(sample: int, part: int, first: int = 0, steps: int = T, **change) -
 def test_complete_when_all_expected_parts_are_there():
     a = Assembly(plan())
     s = a.begin(1, 0b111, now=0.0)
-    assert s.due == 10 == a.next_due() and not a.ready(0)
+    assert s.due == 10 and not a.ready(0)
     for part in (2, 0):
         assert a.add(features(1, part)) == "taken"
     assert not a.ready(9.9) and s.mask == 0b101 and a.ready(10) == [s]
@@ -44,6 +44,17 @@ def test_complete_when_all_expected_parts_are_there():
     assert s.micros == {0: 1, 1: 11, 2: 21}
     payload = [-(-T * c * h * w // 8) for c, h, w in SHAPES]
     assert s.payload_bytes == sum(payload) and s.framed_bytes == sum(payload) + 3 * (HEADER_BYTES + 2)
+
+
+def test_what_is_missing_at_half_of_the_deadline_is_asked_for_once():
+    a = Assembly(plan(first_steps=1))
+    s, later = a.begin(1, 0b101, now=0.0), a.begin(2, 0b111, now=1.0)
+    a.add(features(1, 2, 0, 1))
+    assert a.next_due() == 5 and not a.to_remind(4.9) and s.missing() == {0: 0}
+    assert a.to_remind(5.0) == [s] and not a.to_remind(5.9) and a.next_due() == 6
+    a.more(s, 2)  # of the parts that have arrived
+    assert s.missing() == {2: 1} and later.missing() == {0: 0, 1: 0, 2: 0}
+    assert a.to_remind(10.0) == [later] and a.next_due() == 10
 
 
 def test_parts_that_are_not_expected_are_not_waited_for_but_used():

@@ -81,8 +81,8 @@ def test_a_megabit_a_second_is_one_with_all_headers():
         with links[0].entered():
             channel = Channel(listener.address, links.keys / "part_0")
         assert channel.send(b"hello", 5)
-        peer, frames = listener.receive(10)
-        assert frames == [b"hello"]
+        peer, frames, name = listener.receive(10)
+        assert frames == [b"hello"] and name == "part_0"
         size, n = 4096, 30
         expected = 8 * frames_bytes(n * (size + ENCRYPTED)) / 1e6 / n
         assert stream_seconds(channel, listener, size, n) / n == pytest.approx(expected, rel=0.05)

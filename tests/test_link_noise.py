@@ -1,6 +1,8 @@
 """A link that flips bits and loses messages by an explicit seed: what it does, and that nothing is lost in the end."""
 
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from fleets import make_split, serving, single_process
 
 from snnbook.__main__ import _parser
+from snnbook.link.client import Client
 from snnbook.link.commands import _rates
 from snnbook.link.device import open_device
 from snnbook.link.folder import as_sample, part_file
@@ -54,7 +57,7 @@ def test_a_channel_is_noisy_towards_the_server_only():
         for i in range(40):
             assert channel.send(bytes([i]), 5)
         found = [listener.receive(5) for _ in range(sum(expected))]
-        assert [frames[0][0] for _, frames in found] == [i for i, kept in enumerate(expected) if kept]
+        assert [frames[0][0] for _, frames, _ in found] == [i for i, kept in enumerate(expected) if kept]
         assert listener.receive(0.1) is None
         for _ in range(20):
             assert listener.send(found[0][0], b"back")
@@ -83,6 +86,45 @@ def test_noise_costs_tries_and_no_sample(tmp_path):
         assert torch.allclose(a.answer.logits, single_process([head], tail, as_sample(samples[a.index])), atol=1e-5)
     assert max(a.tries for a in answered) > 1 and counts["answered"] == len(rows)
     assert sum(n for name, n in counts.items() if name.startswith("bad")) > 0
+
+
+class Lossy(Channel):
+    """A channel that loses every other message that it receives."""
+
+    received = 0
+
+    def receive(self, timeout: float):
+        frames = super().receive(timeout)
+        self.received += frames is not None
+        return None if frames is not None and self.received % 2 == 0 else frames
+
+
+@pytest.mark.parametrize("first_steps", [0, 1])
+def test_triggers_and_spikes_that_are_lost_are_asked_for_again(tmp_path, first_steps):
+    """A client asks; triggers are lost on the way to the device, spikes on the way back. No answer is partial."""
+    net, head, tail, samples, plan = make_split(tmp_path, deadline=60.0, first_steps=first_steps)
+    stop, rows = threading.Event(), list(range(len(samples)))
+    with serving(tmp_path) as server:
+        channel = Lossy(server.listener.address, up=Rate(UNLIMITED, loss=0.4, seed=2))
+        device = open_device(part_file(tmp_path, 0), tmp_path / "samples.safetensors", channel)
+        thread = threading.Thread(target=device.run, args=(stop,))
+        thread.start()
+        client = Client(server.listener.address)
+        try:
+            while not client.status()["parts"]:
+                time.sleep(1e-3)
+            answered, _ = client.run(rows, window=2, timeout=0.1, patience=30.0)
+        finally:
+            stop.set()
+            thread.join()
+            client.close()
+            channel.close()
+        counts = dict(server.counts)
+    assert sorted(a.index for a in answered) == rows and not any(a.answer.partial for a in answered)
+    for a in answered:
+        assert torch.allclose(a.answer.logits, single_process([head], tail, as_sample(samples[a.index])), atol=1e-5)
+        assert a.answer.payload_bytes == plan.payload_bytes()[0]  # nothing was taken twice
+    assert counts["triggered again"] > 0 and counts["answered"] == counts["asked"] == len(rows)
 
 
 def test_noise_on_the_command_line():

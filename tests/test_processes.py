@@ -87,6 +87,18 @@ def test_a_hanging_device_costs_the_deadline_and_is_cut_off(fleet, built):
     check_answers(fleet.run([4]), built)
 
 
+def test_a_device_that_hangs_for_a_moment_is_waited_for_too(fleet, built):
+    """Too short to be cut off: the same connection, no new arrival."""
+    before = fleet.status()["arrivals"]
+    fleet.hang(0)
+    time.sleep(0.2)
+    fleet.resume(0)
+    started = time.monotonic()
+    fleet.wait_for([0])
+    assert time.monotonic() - started < 10 and fleet.status()["arrivals"] == before
+    check_answers(fleet.run([2]), built)
+
+
 def test_garbage_does_not_disturb(fleet, built):
     """Memory of the server stays what it is, answers stay right."""
     fleet.garbage(2000, seed=1)
@@ -109,6 +121,10 @@ def test_samples_are_checked(fleet):
     for samples in ([], [1, 1]):
         with pytest.raises(ValueError, match="samples = .* is not allowed: at least one, each once"):
             fleet.run(samples)
+    for ask in (fleet.run, fleet.walk):
+        with pytest.raises(ValueError, match="samples = 1000000 is not allowed: rows 0 to 5"):
+            ask([0, 10**6])
+    assert set(fleet.pids) == {"server", 0, 1, 2}
 
 
 def test_rates_are_checked(built):
@@ -196,6 +212,29 @@ def test_commands_refuse_in_one_sentence(words, built, tmp_path, capsys):
     assert main(words) == 2
     err = capsys.readouterr().err
     assert err.startswith("snnbook: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option, words", [
+    *((["--connect", "tcp://127.0.0.1:9"], words) for words in (
+        ["--drive"], ["--deadline", "2"], ["--kernel"], ["--up", "1e6"], ["--down", "1e6"], ["--ber", "0.01"],
+        ["--loss", "0.1"], ["--noise-seed", "3"], ["--threads", "2"])),
+    ([], ["--keys", "k"]),
+])  # fmt: skip
+def test_options_that_would_do_nothing_are_refused(option, words, built, capsys):
+    assert main(["fleet", str(built[0]), *option, *words]) == 2
+    wanted = "only without --connect" if option else "only with --connect"
+    assert re.fullmatch(rf"snnbook: {words[0]} = .* is not allowed: {wanted}\n", capsys.readouterr().err)
+
+
+def test_options_of_asking_are_refused_where_a_device_does_not_ask(built, capsys):
+    words = ["device", str(part_file(built[0], 0)), str(built[0] / "samples.safetensors"), "--connect"]
+    assert main([*words, "tcp://127.0.0.1:9", "--window", "2"]) == 2
+    assert capsys.readouterr().err == "snnbook: --window = '2' is not allowed: only with --samples\n"
+
+
+def test_a_rate_of_nothing_is_refused(built, capsys):
+    assert main(["fleet", str(built[0]), "--up", "0"]) == 2
+    assert "bits_per_second = 0.0 is not allowed" in capsys.readouterr().err
 
 
 def command(*words) -> subprocess.Popen:

@@ -14,14 +14,15 @@ from snnbook import store
 from snnbook.link import server as server_module
 from snnbook.link.answers import Answer
 from snnbook.link.client import Client
-from snnbook.link.device import Device, Refused, open_device
+from snnbook.link.device import Device, Refused, open_device, walk_part
 from snnbook.link.folder import Sensor, as_sample, part_file, read_labels, read_plan, write_fleet
 from snnbook.link.garbage import garbage
+from snnbook.link.keys import make_keys
 from snnbook.link.measure import Measured
 from snnbook.link.messages import WANTS_ANSWER, Kind, Message, decode, encode
 from snnbook.link.parts import Fuse, Tail
 from snnbook.link.payload import pack
-from snnbook.link.transport import Channel
+from snnbook.link.transport import Channel, Listener
 from snnbook.link.walk import Walk
 
 
@@ -36,8 +37,8 @@ def fleet(tmp_path_factory):
 class Hand:
     """A device or client that a test moves by hand."""
 
-    def __init__(self, address: str, part: int = 0):
-        self.channel, self.part = Channel(address), part
+    def __init__(self, address: str, part: int = 0, keys=None):
+        self.channel, self.part = Channel(address, keys), part
 
     def send(self, m: Message) -> None:
         assert self.channel.send(encode(m))
@@ -386,9 +387,139 @@ def test_a_full_server_says_busy(tmp_path, hands):
         client.send(Message(Kind.ASK, 3))
         busy = client.take(Kind.ERROR)
         assert (busy.sample, busy.payload) == (3, b"busy") and server.counts["busy"] == 1
+        for _ in (1, 2):
+            device.take(Kind.TRIGGER)
         device.send(device.features(4, torch.zeros(T, 1, *plan.shapes[0]), flags=WANTS_ANSWER))
-        wait_until(lambda: server.counts["busy"] == 2)
+        busy = device.take(Kind.ERROR)
+        assert (busy.sample, busy.payload) == (4, b"busy") and server.counts["busy"] == 2
         assert list(server.assembly.open) == [1, 2]
+
+
+def test_a_device_that_drives_itself_waits_for_a_full_server(tmp_path, hands):
+    """It is told, and tries again long before its timeout."""
+    net, _, _, x, _ = make_split(tmp_path, deadline=60.0, in_flight=1)
+    with serving(tmp_path) as server:
+        channel = Channel(server.listener.address)
+        device = open_device(part_file(tmp_path, 0), tmp_path / "samples.safetensors", channel)
+        while not device.known:
+            device.hello()
+            device.receive(0.1)
+        ask(server, hands(server), 3)  # the trigger waits until the walk obeys it
+        answered = Walk(device, [2], timeout=30.0).run()
+        channel.close()
+    assert answered[0].tries > 1 and answered[0].seconds < 10 and server.counts["busy"] > 0
+    with torch.no_grad():
+        assert torch.equal(answered[0].answer.logits, net(x[2:3]))
+
+
+def test_a_device_that_does_not_answer_is_triggered_again(tmp_path, hands):
+    """Once at half of the deadline, and whenever the same asker repeats itself; not those that are done."""
+    devices, _, x, plan = make_fleet(tmp_path, deadline=1.0)
+    with serving(tmp_path) as server:
+        zero, one, client, other = (hands(server, i) for i in (0, 1, 0, 0))
+        for hand in (zero, one):
+            hand.hello(plan.shapes[hand.part])
+        started = time.monotonic()
+        ask(server, client, 7)
+        with torch.inference_mode():
+            spikes = [d(x[:1]) for d in devices]
+        zero.take(Kind.TRIGGER)
+        zero.send(zero.features(7, spikes[0]))
+        asked = one.take(Kind.TRIGGER)  # and loses it
+        other.send(Message(Kind.ASK, 7))  # another one's first request
+        assert one.take(Kind.TRIGGER) == asked and 0.5 <= time.monotonic() - started < 0.95
+        client.send(Message(Kind.ASK, 7))
+        assert one.take(Kind.TRIGGER) == asked and server.counts["triggered again"] == 2
+        for _ in (1, 2):
+            one.send(one.features(7, spikes[1]))
+        answer = Answer.from_message(client.take(Kind.ANSWER))
+        assert answer.mask == 0b011 and client.channel.receive(0.05) is None
+        assert zero.channel.receive(0.05) is None and server.counts["answered"] == 1
+
+
+def test_the_others_are_triggered_again_when_a_driver_repeats_itself(tmp_path, hands):
+    devices, _, x, plan = make_fleet(tmp_path, deadline=60.0)
+    with serving(tmp_path) as server:
+        driver, other = hands(server, 0), hands(server, 1)
+        for hand in (driver, other):
+            hand.hello(plan.shapes[hand.part])
+        with torch.inference_mode():
+            spikes = [d(x[:1]) for d in devices]
+        for _ in (1, 2):
+            driver.send(driver.features(7, spikes[0], flags=WANTS_ANSWER))
+            assert other.take(Kind.TRIGGER) == Message(Kind.TRIGGER, 7, 1, 0, T)
+        other.send(other.features(7, spikes[1]))
+        assert Answer.from_message(driver.take(Kind.ANSWER)).mask == 0b011
+        assert server.counts["duplicate"] == 1
+
+
+def test_only_the_key_of_a_part_speaks_for_it(tmp_path):
+    """Keys of other parts and of clients are let in, but not as this part."""
+    devices, _, x, plan = make_fleet(tmp_path, deadline=60.0)
+    keys = make_keys(tmp_path / "keys", ["part_0", "part_1", "client"])
+    with serving(tmp_path, keys=keys / "server") as server:
+        address = server.listener.address
+        zero, one, client = (Hand(address, 0, keys / name) for name in ("part_0", "part_1", "client"))
+        for hand, name in ((one, "part_1"), (client, "client")):
+            hand.send(Message(Kind.HELLO, part=0, steps=T, shape=plan.shapes[0]))
+            assert hand.take(Kind.ERROR).payload.decode() == f"the key of {name} is not that of part 0"
+        assert not server.where
+        assert zero.hello(plan.shapes[0]).part == 3
+        client.send(Message(Kind.ASK, 5))
+        zero.take(Kind.TRIGGER)
+        with torch.inference_mode():
+            spikes = devices[0](x[:1])
+        for hand in (one, client):
+            hand.send(hand.features(5, torch.ones_like(spikes)))
+        wait_until(lambda: server.counts["refused key"] == 4)
+        zero.send(zero.features(5, spikes))
+        assert Answer.from_message(client.take(Kind.ANSWER)).mask == 0b001
+        assert server.counts["features"] == 1 and server.hellos == [1, 0, 0]
+        for hand in (zero, one, client):
+            hand.channel.close()
+
+
+def test_a_device_with_the_key_of_another_stops_with_the_reason(fleet, tmp_path):
+    keys = make_keys(tmp_path / "keys", ["part_1"])
+    with serving(fleet[0], keys=keys / "server") as server:
+        channel = Channel(server.listener.address, keys / "part_1")
+        device = open_device(part_file(fleet[0], 0), fleet[0] / "samples.safetensors", channel)
+        with pytest.raises(Refused, match="the key of part_1 is not that of part 0"):
+            device.run(threading.Event())
+        channel.close()
+
+
+def test_status_is_of_now(fleet):
+    """A reply to a call that was given up comes first, and is not taken for the next one's."""
+    server = server_module.Server(read_plan(fleet[0]), fleet[2], Listener())
+    client, stop = Client(server.listener.address), threading.Event()
+    with pytest.raises(TimeoutError):
+        client.status(0.2)
+    while not client.channel.socket.poll(10):
+        server.turn()  # answers late
+    server.counts["answered"] = 5
+    thread = threading.Thread(target=server.run, args=(stop,))
+    thread.start()
+    try:
+        assert client.status()["counts"]["answered"] == 5
+    finally:
+        stop.set()
+        thread.join()
+        client.close()
+        server.listener.close()
+
+
+def test_samples_of_a_walk_are_checked(fleet):
+    client = Client("tcp://127.0.0.1:9")
+    for samples in ([], [1, 1, 2]):
+        with pytest.raises(ValueError, match="samples = .* is not allowed: at least one, each once"):
+            client.run(samples, window=3)
+    with pytest.raises(ValueError, match="samples = -1 is not allowed"):
+        client.run([0, -1])
+    client.close()
+    files = part_file(fleet[0], 0), fleet[0] / "samples.safetensors", "tcp://127.0.0.1:9"
+    with pytest.raises(ValueError, match="samples = 6 is not allowed: rows 0 to 5"):
+        walk_part(*files, rows=range(7))
 
 
 @pytest.mark.parametrize("part, shape, steps, text", [
@@ -527,8 +658,6 @@ def test_a_slow_server_is_asked_again_and_answers_once(tmp_path):
 
 def test_a_server_that_forgot_everything_is_introduced_again(tmp_path):
     """The server is replaced in the middle of a walk."""
-    from snnbook.link.transport import Listener
-
     net, _, tail, x, plan = make_split(tmp_path, deadline=60.0)
     address = f"ipc://{tmp_path}/s"
     servers = []

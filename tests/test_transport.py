@@ -75,7 +75,7 @@ def test_messages_go_both_ways_and_peers_are_told_apart(listener, connect):
     one, two = connect(), connect()
     for channel, text in ((one, b"one"), (two, b"two")):
         assert channel.send(text)
-    peers = {frames[0]: peer for peer, frames in (listener.receive(5) for _ in range(2))}
+    peers = {frames[0]: peer for peer, frames, _ in (listener.receive(5) for _ in range(2))}
     assert set(peers) == {b"one", b"two"} and peers[b"one"] != peers[b"two"]
     assert listener.send(peers[b"two"], b"for two") and listener.send(peers[b"one"], b"for one")
     assert (one.receive(5), two.receive(5)) == ([b"for one"], [b"for two"])
@@ -90,7 +90,7 @@ def test_waiting_ends(listener, connect):
 def test_a_peer_that_is_gone_is_noticed(listener, connect):
     channel = connect()
     channel.send(b"here")
-    peer, _ = listener.receive(5)
+    peer, *_ = listener.receive(5)
     channel.close()
     until = time.monotonic() + 10
     while listener.send(peer, b"still there?"):
@@ -192,13 +192,27 @@ def test_each_machine_gets_its_own_secret_and_only_public_keys_of_others(keys):
     assert len({s for _, s in secrets}) == 3 and server_key(keys / "part_0") == secrets[0][0]
     assert all(stat.S_IMODE(p.stat().st_mode) == 0o600 for p in keys.rglob("*.key_secret"))
     assert not any(s in p.read_bytes() for _, s in secrets for p in keys.rglob("*.key"))
+    assert all(stat.S_IMODE(p.stat().st_mode) == 0o700 for p in (keys, *keys.rglob("*")) if p.is_dir())
 
 
-def exchange(listener: Listener, channel: Channel, timeout: float) -> bool:
-    """Whether a message arrives."""
+def test_secret_keys_are_nobody_elses_from_their_first_moment(tmp_path, monkeypatch):
+    """pyzmq writes them with the modes of any file, so their folders are closed before."""
+    modes, create = [], zmq.auth.create_certificates
+
+    def watched(folder, name):
+        modes.extend(stat.S_IMODE(p.stat().st_mode) for p in (folder, folder.parent))
+        return create(folder, name)
+
+    monkeypatch.setattr(zmq.auth, "create_certificates", watched)
+    make_keys(tmp_path / "k", ["client"])
+    assert modes == [0o700] * 4
+
+
+def exchange(listener: Listener, channel: Channel, timeout: float) -> str | None:
+    """Name of the key with which a message arrives, or ``None``."""
     try:
         channel.send(b"hello")
-        return listener.receive(timeout) is not None
+        return (listener.receive(timeout) or (None,))[-1]
     finally:
         channel.close()
 
@@ -209,8 +223,8 @@ def test_only_those_with_keys_come_in(keys, tmp_path):
     listener = Listener("tcp://0.0.0.0:*", keys / "server")
     address = listener.address.replace("0.0.0.0", "127.0.0.1")
     try:
-        assert exchange(listener, Channel(address, keys / "part_0"), 10)
-        assert exchange(listener, Channel(address, keys / "client"), 10)
+        assert exchange(listener, Channel(address, keys / "part_0"), 10) == "part_0"
+        assert exchange(listener, Channel(address, keys / "client"), 10) == "client"
         assert not exchange(listener, Channel(address), 0.3)
         assert not exchange(listener, Channel(address, stranger), 0.3)
     finally:
@@ -290,7 +304,7 @@ def test_one_megabit_a_second_is_one_megabit_a_second(listener, connect):
 def test_the_way_back_has_its_own_rate(listener, connect):
     channel = connect(down=Rate(1e6))
     channel.send(b"here")
-    peer, _ = listener.receive(5)
+    peer, *_ = listener.receive(5)
     best = min(
         transfer_times(lambda d: listener.send(peer, d), channel.receive, 1, 2500)[0] for _ in range(5)
     )

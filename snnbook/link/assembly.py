@@ -1,11 +1,13 @@
 """Which parts of which samples have arrived: the server's bookkeeping, without sockets, with time as an argument.
 
 A sample is open from the first word of it until it is answered: when all expected parts are there, or at its deadline
-with those that are. Everything is bounded: open samples, steps of each, answers that are remembered.
+with those that are. At half of its deadline, once, what is missing is asked for again, because a message may have been
+lost. Everything is bounded: open samples, steps of each, answers that are remembered.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -29,6 +31,7 @@ class Open:
     Attributes:
         sample: its id.
         due: when it is answered with what is there.
+        remind: when what is missing is asked for again; infinite afterwards.
         expected: bit mask of the parts that are waited for.
         wanted: time steps that were asked for so far.
         askers: identities that want the answer.
@@ -36,6 +39,7 @@ class Open:
 
     sample: int
     due: float
+    remind: float
     expected: int
     wanted: int
     askers: set[bytes] = field(default_factory=set)
@@ -50,10 +54,14 @@ class Open:
         """Bit mask of the parts of which something has arrived."""
         return sum(1 << part for part in self.spikes)
 
+    def missing(self) -> dict[int, int]:
+        """Steps that are there of each expected part that has not sent all that were asked for."""
+        expected = (part for part in range(self.expected.bit_length()) if self.expected >> part & 1)
+        return {part: self.steps.get(part, 0) for part in expected if self.steps.get(part, 0) < self.wanted}
+
     def complete(self) -> bool:
         """Whether all expected parts have sent all steps that were asked for."""
-        done = sum(1 << part for part, steps in self.steps.items() if steps >= self.wanted)
-        return self.expected & ~done == 0
+        return not self.missing()
 
     def features(self, parts: int) -> list[Tensor | None]:
         """Spikes [T', 1, C, H, W] of each part up to the last step that all arrived parts have; ``None`` if lost."""
@@ -80,7 +88,8 @@ class Assembly:
         """Open a sample and wait for the parts in ``expected``; ``None`` if as many as allowed are open."""
         if len(self.open) >= self.plan.in_flight:
             return None
-        self.open[sample] = Open(sample, now + self.plan.deadline, expected, self.plan.steps_at_first)
+        deadline = self.plan.deadline
+        self.open[sample] = Open(sample, now + deadline, now + deadline / 2, expected, self.plan.steps_at_first)
         return self.open[sample]
 
     def add(self, m: Message) -> str:
@@ -122,9 +131,16 @@ class Assembly:
         """Samples to be answered: complete ones and those whose deadline has come."""
         return [s for s in self.open.values() if now >= s.due or s.complete()]
 
+    def to_remind(self, now: float) -> list[Open]:
+        """Samples half of whose time is over, each once."""
+        found = [s for s in self.open.values() if now >= s.remind]
+        for sample in found:
+            sample.remind = math.inf
+        return found
+
     def next_due(self) -> float | None:
-        """The earliest deadline."""
-        return min((s.due for s in self.open.values()), default=None)
+        """When the next sample has to be answered or reminded of."""
+        return min((min(s.due, s.remind) for s in self.open.values()), default=None)
 
     def close(self, sample: Open, answer: bytes) -> None:
         """The sample is answered; the answer is remembered for those who ask again."""

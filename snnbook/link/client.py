@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,8 @@ class Client:
         """Ask for samples, ``window`` at a time.
 
         Args:
-            samples: rows of the sensors' file.
+            samples: rows of the sensors' file, each once. A client does not know how many there are: for one that is
+                not there, devices send nothing, and the answer at the deadline is partial.
             window: samples on their way at most.
             options: ``timeout`` and ``patience`` of :class:`snnbook.link.walk.Walk`.
 
@@ -58,22 +60,29 @@ class Client:
             The answers, and the seconds from the first request to the last of them.
 
         Raises:
+            ValueError: for no rows, or for rows that come twice.
             TimeoutError: if nothing is answered for long.
         """
         walk = Walk(self, samples, window, **options)
         return walk.run(), walk.seconds
 
     def status(self, timeout: float = 5.0) -> dict:
-        """The server's ``parts`` (registered ones), ``open`` samples and ``counts``.
+        """Counters of the server, as they are now; a late reply to an earlier call is left alone.
+
+        Returns:
+            ``parts`` that are registered; ``arrivals`` of new devices and ``hellos`` of any, a number for each part;
+            ``open`` samples; ``counts`` of what was done, and of what was dropped and why.
 
         Raises:
             TimeoutError: if it does not answer within ``timeout`` seconds.
         """
+        request, m = Message(Kind.STATUS, secrets.randbits(64)), None
         until = time.monotonic() + timeout
         while (left := until - time.monotonic()) > 0:
-            self.channel.send(encode(Message(Kind.STATUS)))
+            if m is None:
+                self.channel.send(encode(request))
             m = self.receive(min(left, 1.0))
-            if m is not None and m.kind == Kind.STATUS:
+            if m is not None and (m.kind, m.sample) == (request.kind, request.sample):
                 return json.loads(m.payload)
         raise TimeoutError(f"the server did not answer within {timeout:g} s")
 

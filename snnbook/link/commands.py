@@ -15,6 +15,8 @@ import signal
 import threading
 from pathlib import Path
 
+from ..checks import check
+
 
 def add(commands) -> None:
     """Add the sub-commands; each sets ``call``, a function of the parsed arguments that returns the exit status."""
@@ -85,11 +87,26 @@ def _limit_threads(args) -> None:
     torch.set_num_threads(args.threads)
 
 
+#: Defaults of options that concern the processes which ``fleet`` starts.
+_OF_PROCESSES = {"drive": False, "deadline": None, "kernel": False, "threads": 1, "up": None, "down": None, "ber": 0.0,
+                 "loss": 0.0, "noise_seed": 0}  # fmt: skip
+#: Defaults of options that concern asking.
+_OF_ASKING = {"window": 1, "timeout": 5.0}
+
+
+def _refuse(args, defaults: dict[str, object], allowed: str) -> None:
+    """ValueError for the first option that is not at its default and would do nothing."""
+    for name, default in defaults.items():
+        given = getattr(args, name)
+        check(f"--{name.replace('_', '-')}", str(given), given == default, allowed)
+
+
 def _rates(args):
     from .shaper import Rate
 
     noise = {"ber": args.ber, "loss": args.loss, "seed": args.noise_seed}
-    up = None if args.up is None and not (args.ber or args.loss) else Rate(args.up or float("inf"), **noise)
+    rate = float("inf") if args.up is None else args.up
+    up = None if args.up is None and not (args.ber or args.loss) else Rate(rate, **noise)
     return {"up": up, "down": None if args.down is None else Rate(args.down)}
 
 
@@ -117,6 +134,7 @@ def _device(args) -> int:
     _limit_threads(args)
     files = (args.part, args.sensor, args.connect, args.keys)
     if args.samples is None:
+        _refuse(args, _OF_ASKING, "only with --samples")
         serve_part(*files, stop=_until_told(), **_rates(args))
         return 0
     rows = range(args.samples)
@@ -128,6 +146,10 @@ def _fleet(args) -> int:
     from .fleet import Fleet
     from .folder import Sensor
 
+    if args.connect:
+        _refuse(args, _OF_PROCESSES, "only without --connect")
+    else:
+        _refuse(args, {"keys": None}, "only with --connect")
     n = len(Sensor(args.folder / "samples.safetensors"))
     samples, asking = range(min(args.samples or n, n)), {"window": args.window, "timeout": args.timeout}
     if args.connect:

@@ -24,7 +24,7 @@ from .messages import CODED, WANTS_ANSWER, BadMessage, Kind, Message, decode, en
 from .payload import pack
 from .shaper import Rate
 from .transport import Channel
-from .walk import Answered, Walk
+from .walk import Answered, Walk, checked_rows
 
 #: Seconds between two hellos; they tell a server that has lost this device, or is new, who is there.
 BEAT = 1.0
@@ -194,7 +194,7 @@ def walk_part(
         samples: what its sensor sees.
         address: of the server.
         keys: the own folder of keys; needed beyond loopback.
-        rows: which samples.
+        rows: which samples, each once.
         up: rate of the link towards the server.
         down: rate of the link from the server.
         options: window, timeout, patience of :class:`snnbook.link.walk.Walk`.
@@ -204,13 +204,14 @@ def walk_part(
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: for a damaged file or an address that is not allowed.
+        ValueError: for a damaged file, an address that is not allowed, or rows that are not there or come twice.
         Refused: if the server does not want this device.
         TimeoutError: if nothing is answered for long.
     """
     channel = Channel(address, keys, up, down)
     try:
-        walk = Walk(open_device(part_file, samples, channel), rows, **options)
+        device = open_device(part_file, samples, channel)
+        walk = Walk(device, checked_rows(rows, len(device.sensor)), **options)
         answered = walk.run()
         return answered, walk.seconds
     finally:

@@ -29,7 +29,7 @@ from ..checks import check
 from .answers import Answer
 from .client import Client
 from .device import serve_part, walk_part
-from .folder import part_file, read_plan
+from .folder import Sensor, part_file, read_plan
 from .garbage import garbage
 from .kernel_link import KernelLinks, enter
 from .measure import Measured
@@ -37,7 +37,7 @@ from .messages import decode, encode
 from .server import serve
 from .shaper import Rate
 from .transport import Channel
-from .walk import Answered
+from .walk import Answered, checked_rows
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["snnbook.link.fleet"])
@@ -90,12 +90,6 @@ def _collect(pipe) -> tuple[list[Answered], float]:
         return answered, seconds
 
 
-def _once(samples: Sequence[int]) -> list[int]:
-    samples = list(samples)
-    check("samples", len(samples), len(set(samples)) == len(samples) > 0, "at least one, each once")
-    return samples
-
-
 class Fleet:
     """A server and its devices, as processes of this machine.
 
@@ -135,7 +129,7 @@ class Fleet:
         self._links = KernelLinks(self._up, self._down) if kernel else None
         self._threads, self._patience = threads, patience
         self._running: dict[int, multiprocessing.Process] = {}
-        self._before: dict[int, int] = {}
+        self._before: dict[int, tuple[str, int]] = {}
         self._reports: dict[int, connection.Connection] = {}
         self._server = self.client = None
         atexit.register(self.close)
@@ -207,22 +201,37 @@ class Fleet:
     def start(self, part: int, work=serve_part, **arguments) -> None:
         """Start the process of a device; one that runs is killed before."""
         self.kill(part)
-        self._before[part] = self.status()["arrivals"][part]
+        self._remember("arrivals", part)
         self._running[part] = self._process(
             work, self._server.pid, part_file=part_file(self.folder, part),
             samples=self.folder / "samples.safetensors", address=self.address, **self._link(part), **arguments,
         )  # fmt: skip
 
+    def _remember(self, counter: str, part: int) -> None:
+        """What :meth:`wait_for` is to see grow: ``arrivals`` of new devices, or ``hellos`` of any."""
+        self._before[part] = counter, self.status()[counter][part]
+
+    def _awaited(self, parts: Sequence[int]) -> bool:
+        status = self.status()
+        return any(status[counter][part] <= n for part, (counter, n) in self._before.items() if part in parts)
+
     def wait_for(self, parts: Sequence[int]) -> None:
-        """Wait until devices that were started are registered; ChildProcessError with the reason if one is not."""
+        """Wait until devices that were started or resumed are registered.
+
+        Raises:
+            ChildProcessError: with the reason if one is not.
+        """
         until = time.monotonic() + self._patience
-        while any(n <= self._before[p] for p, n in enumerate(self.status()["arrivals"]) if p in parts):
+        while self._awaited(parts):
             for part in parts:
                 if self._running[part].exitcode is not None:
                     raise ChildProcessError(f"device {part} did not come up: {self._why(self._running[part])}")
             if time.monotonic() > until:
                 raise ChildProcessError(f"devices did not come up within {self._patience:g} s")
             time.sleep(0.02)
+
+    def _rows(self, samples: Sequence[int]) -> list[int]:
+        return checked_rows(samples, len(Sensor(self.folder / "samples.safetensors")))
 
     def run(self, samples: Sequence[int], window: int = 1, **options) -> Measured:
         """Infer samples, ``window`` at a time; the server triggers the devices.
@@ -236,7 +245,7 @@ class Fleet:
             ValueError: for rows that are not there or come twice.
             TimeoutError: if nothing is answered for long.
         """
-        samples = _once(samples)
+        samples = self._rows(samples)
         answered, seconds = self.client.run(samples, window, **options)
         return Measured.of(answered, samples, seconds)
 
@@ -252,10 +261,10 @@ class Fleet:
             options: ``timeout``, ``patience`` in seconds.
 
         Raises:
-            ValueError: for rows that come twice.
+            ValueError: for rows that are not there or come twice.
             ChildProcessError: if the walk did not come to its end.
         """
-        samples = _once(samples)
+        samples = self._rows(samples)
         ours, theirs = _processes.Pipe(duplex=False)
         self.start(part, _walker, pipe=theirs, rows=samples, window=window, **options)
         theirs.close()
@@ -278,12 +287,12 @@ class Fleet:
         os.kill(self._running[part].pid, signal.SIGSTOP)
 
     def resume(self, part: int) -> None:
-        """Let a stopped device go on; :meth:`wait_for` then waits until it is registered again."""
-        self._before[part] = self.status()["arrivals"][part]
+        """Let a stopped device go on; :meth:`wait_for` then waits until it has said hello, cut off meanwhile or not."""
+        self._remember("hellos", part)
         os.kill(self._running[part].pid, signal.SIGCONT)
 
     def status(self) -> dict:
-        """The server's registered ``parts``, ``open`` samples and ``counts``."""
+        """What :meth:`snnbook.link.client.Client.status` returns."""
         return self.client.status(self._patience)
 
     def garbage(self, n: int, seed: int = 0) -> None:

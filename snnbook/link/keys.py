@@ -4,6 +4,11 @@
 
     server/own.key_secret   server/clients/NAME.key      for the server: who may come in
     NAME/own.key_secret     NAME/server.key              for one device or client
+
+What a key proves: to the server, that a connection is that of the machine NAME; to the others, that they talk to the
+server. The name says what its holder may be: part_0 is device 0 and no other, and a name that is no part's is a client.
+Whoever is let in may ask for samples and for the status. A key does not prove that spikes are honest, nor who carried
+the folder: whoever has a copy of it is that machine.
 """
 
 from __future__ import annotations
@@ -21,10 +26,10 @@ def make_keys(folder: Path | str, names: list[str]) -> Path:
 
     Args:
         folder: a folder that does not exist yet.
-        names: devices and clients, by convention part_0, part_1, ... and client.
+        names: part_0, part_1, ... for devices, anything else for clients, such as client.
 
     Returns:
-        ``folder``.
+        ``folder``, which only its owner can enter.
 
     Raises:
         ValueError: if ``folder`` exists, or a name is no plain file name or taken.
@@ -33,11 +38,12 @@ def make_keys(folder: Path | str, names: list[str]) -> Path:
     check("folder", str(folder), not folder.exists(), "a folder that does not exist yet")
     for name in names:
         check("name", name, name.isidentifier() and name != "server" and names.count(name) == 1, "a plain, new name")
+    folder.mkdir(0o700, parents=True)  # first: the secret keys in it are written with the modes of other files
     for name in ("server", *names):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(0o700)
         zmq.auth.create_certificates(folder / name, "own")
         (folder / name / "own.key_secret").chmod(0o600)
-    (folder / "server" / "clients").mkdir()
+    (folder / "server" / "clients").mkdir(0o700)
     for name in names:
         shutil.move(folder / name / "own.key", folder / "server" / "clients" / f"{name}.key")
         shutil.copy(folder / "server" / "own.key", folder / name / "server.key")
@@ -69,3 +75,13 @@ def allowed_clients(folder: Path | str) -> Path:
     path = Path(folder) / "clients"
     check("keys", str(folder), path.is_dir(), "the server's folder of make_keys")
     return path
+
+
+def client_names(folder: Path | str) -> dict[bytes, str]:
+    """Public key → name of those who may connect to the server (ValueError as of :func:`allowed_clients`)."""
+    return {_load(path)[0]: path.stem for path in allowed_clients(folder).glob("*.key")}
+
+
+def may_be(name: str | None, part: int) -> bool:
+    """Whether the holder of the key ``name`` may speak for device ``part``; without keys (``None``) anybody may."""
+    return name is None or name == f"part_{part}"

@@ -1,6 +1,10 @@
 """The server: registers devices, triggers them, assembles what they send, fuses and answers.
 
 One loop, one thread. Whatever arrives is either a message that is expected now, or it is counted and dropped.
+
+A trigger, or what a device answers to it, may be lost on the way. Devices that are expected and not done are therefore
+triggered again whenever somebody repeats the request for an open sample, and once at half of its deadline. What comes
+twice is dropped; what has not come at the deadline is missing in the answer, which says so.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from .. import store
 from .answers import Answer
 from .assembly import Assembly, Open
 from .folder import Plan, read_plan
+from .keys import may_be
 from .messages import WANTS_ANSWER, BadMessage, Kind, Message, decode, encode
 from .transport import SILENCE_MS, Listener
 
@@ -43,6 +48,7 @@ class Server:
     Attributes:
         where: identity of each part's device, as far as one is there.
         arrivals: how often a new device came in for each part.
+        hellos: how often a device of each part said hello.
         counts: what was done, and what was dropped and why.
     """
 
@@ -51,7 +57,7 @@ class Server:
         self.assembly = Assembly(plan)
         self.where: dict[int, bytes] = {}
         self._heard: dict[int, float] = {}
-        self.arrivals = [0] * len(plan.shapes)
+        self.arrivals, self.hellos = [0] * len(plan.shapes), [0] * len(plan.shapes)
         self.counts: Counter[str] = Counter()
         self._does = {
             Kind.HELLO: self._hello, Kind.ASK: self._ask, Kind.FEATURES: self._features, Kind.STATUS: self._status,
@@ -80,8 +86,10 @@ class Server:
             wait = 0.0
         for sample in self.assembly.ready(time.monotonic()):
             self._answer(sample)
+        for sample in self.assembly.to_remind(time.monotonic()):
+            self._remind(sample)
 
-    def _take(self, peer: bytes, frames: list[bytes]) -> None:
+    def _take(self, peer: bytes, frames: list[bytes], name: str | None) -> None:
         try:
             if len(frames) != 1:
                 raise BadMessage("frames", f"{len(frames)} frames instead of one")
@@ -93,7 +101,10 @@ class Server:
             if bad.reason == "version":
                 self._error(peer, str(bad))
             return
-        self._does[m.kind](peer, m)
+        if m.kind in (Kind.HELLO, Kind.FEATURES) and not may_be(name, m.part):
+            self._refuse_key(peer, m, name)
+        else:
+            self._does[m.kind](peer, m)
 
     def _send(self, peer: bytes, m: Message) -> bool:
         sent = self.listener.send(peer, encode(m))
@@ -102,6 +113,12 @@ class Server:
 
     def _error(self, peer: bytes, text: str, sample: int = 0) -> None:
         self._send(peer, Message(Kind.ERROR, sample, payload=text.encode()))
+
+    def _refuse_key(self, peer: bytes, m: Message, name: str | None) -> None:
+        """Drop what is said for a part with another key than its own; who says hello is told."""
+        self.counts["refused key"] += 1
+        if m.kind == Kind.HELLO:
+            self._error(peer, f"the key of {name} is not that of part {m.part}")
 
     def _hello(self, peer: bytes, m: Message) -> None:
         """A device of the right part, shape and T is registered; the last one of a part is the one that counts."""
@@ -112,6 +129,7 @@ class Server:
             self._error(peer, f"part {m.part} with {m.shape}, T = {m.steps}, is not expected here: {due}")
             return
         self.arrivals[m.part] += self.where.get(m.part) != peer
+        self.hellos[m.part] += 1
         self.where[m.part], self._heard[m.part] = peer, time.monotonic()
         self._send(peer, Message(Kind.HELLO, part=len(shapes), first=self.plan.steps_at_first, steps=T))
 
@@ -125,8 +143,15 @@ class Server:
                 del self.where[part]  # it says hello again when it is back
         return asked
 
+    def _remind(self, sample: Open) -> None:
+        """Trigger again those that are expected and not done, from the first step that is missing."""
+        for part, done in sample.missing().items():
+            if part in self.where:
+                self.counts["triggered again"] += 1
+                self._trigger(sample.sample, [part], done, sample.wanted - done)
+
     def _ask(self, peer: bytes, m: Message) -> None:
-        """A client wants a sample; one that was answered before is answered from memory."""
+        """A client wants a sample, or asks for it again; one that was answered before is answered from memory."""
         if self._again(peer, m.sample):
             return
         sample = self.assembly.open.get(m.sample) or self.assembly.begin(m.sample, 0, time.monotonic())
@@ -136,6 +161,8 @@ class Server:
         elif not sample.askers:
             self.counts["asked"] += 1
             sample.expected = self._trigger(m.sample, list(self.where), 0, sample.wanted)
+        elif peer in sample.askers:
+            self._remind(sample)
         if sample is not None:
             sample.askers.add(peer)
 
@@ -171,6 +198,7 @@ class Server:
         opened = self.assembly.begin(m.sample, 1 << m.part, time.monotonic())
         self.counts["asked" if opened else "busy"] += 1
         if opened is None:
+            self._error(peer, "busy", m.sample)
             return False
         others = [part for part in self.where if part != m.part]
         opened.expected |= self._trigger(m.sample, others, 0, opened.wanted)
@@ -182,11 +210,13 @@ class Server:
         self.counts[{"taken": "features", "shape": "bad shape", "code": "bad code"}.get(status, status)] += 1
         if m.flags & WANTS_ANSWER:
             self.assembly.open[m.sample].askers.add(peer)
+            if status == "duplicate":
+                self._remind(self.assembly.open[m.sample])
 
     def _status(self, peer: bytes, m: Message) -> None:
         found = {
-            "parts": sorted(self.where), "arrivals": self.arrivals, "open": len(self.assembly.open),
-            "counts": dict(self.counts),
+            "parts": sorted(self.where), "arrivals": self.arrivals, "hellos": self.hellos,
+            "open": len(self.assembly.open), "counts": dict(self.counts),
         }  # fmt: skip
         self._send(peer, m._replace(payload=json.dumps(found).encode()))
 

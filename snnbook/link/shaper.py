@@ -4,8 +4,9 @@ Tokens are bits. They come in at ``rate`` bit/s, ``burst`` of them are kept at m
 bits have had one. With ``burst`` = 0 a message of B bits that finds the link idle takes B / rate seconds.
 
 Noise, off by default, flips each bit of a message with probability ``ber`` and loses whole messages with probability
-``loss``, drawn from an explicit seed. A message with a flipped bit fails the receiver's checksum and is dropped there;
-who waits for the answer sends again.
+``loss``, drawn from an explicit seed. A message with a flipped bit fails the receiver's checksum and is dropped there.
+Who waits for an answer asks again; the server then triggers again the devices whose spikes are missing
+(:mod:`snnbook.link.server`).
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@
 A server listens on a ROUTER socket, devices and clients connect DEALER sockets. Queues are short, so that a sender
 that is too fast notices (``send`` returns False). Devices and clients send ZeroMQ's heartbeats; one whose heartbeats
 stay out, or are not answered, is cut off and connects again by itself.
+
+What these limits do not cover: ``MAXMSGSIZE`` bounds a frame, and the queues count whole messages. libzmq bounds
+neither the number of frames of a message nor what of it is there before its end. A peer that sends frames without end
+makes the server's memory grow. Beyond loopback only holders of keys can do that; on loopback, any process here.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from urllib.parse import urlsplit
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils import z85
 
 from ..checks import check
 from . import keys as curve
@@ -61,6 +66,23 @@ def _limits(socket: zmq.Socket) -> None:
         socket.setsockopt(option, value)
 
 
+class _Guard(ThreadAuthenticator):
+    """Gives every peer that is let in the name of its key.
+
+    Args:
+        context: of the socket.
+        names: public key → name.
+    """
+
+    def __init__(self, context: zmq.Context, names: dict[bytes, str]):
+        super().__init__(context)
+        self._names = names
+
+    def curve_user_id(self, client_public_key: bytes) -> str:
+        """The name of a key; empty for one that came into the folder meanwhile."""
+        return self._names.get(z85.encode(client_public_key), "")
+
+
 class Listener:
     """The server's socket; every peer has an identity that ZeroMQ makes up.
 
@@ -99,7 +121,7 @@ class Listener:
         """Encrypt, and let in only the public keys of the folder."""
         self.socket.curve_publickey, self.socket.curve_secretkey = curve.own_keys(keys)
         clients = curve.allowed_clients(keys)
-        self._guard = ThreadAuthenticator(self._context)
+        self._guard = _Guard(self._context, curve.client_names(keys))
         self._guard.start()
         self._guard.configure_curve(domain="*", location=str(clients))
         self.socket.curve_server = True
@@ -112,12 +134,18 @@ class Listener:
         except zmq.ZMQError:
             return False
 
-    def receive(self, timeout: float) -> tuple[bytes, list[bytes]] | None:
-        """``(peer, frames)`` of the next message, or ``None`` after ``timeout`` seconds."""
+    def receive(self, timeout: float) -> tuple[bytes, list[bytes], str | None] | None:
+        """``(peer, frames, name)`` of the next message, or ``None`` after ``timeout`` seconds.
+
+        ``name`` is that of the peer's key, ``None`` without keys.
+        """
         if not self.socket.poll(max(0, round(timeout * 1000))):
             return None
-        peer, *frames = self.socket.recv_multipart()
-        return peer, frames
+        peer, *frames = self.socket.recv_multipart(copy=False)
+        return peer.bytes, [frame.bytes for frame in frames], self._name(peer)
+
+    def _name(self, peer: zmq.Frame) -> str | None:
+        return None if self._guard is None else peer.get("User-Id")
 
     def close(self) -> None:
         """Close the socket; what is queued is dropped."""

@@ -23,8 +23,25 @@ WAIT = 0.05
 
 
 def fresh_request() -> int:
-    """A number of a walk that no other walk has, for all practical purposes."""
-    return int.from_bytes(os.urandom(4), "little")
+    """A number of a walk that no other walk has, for all practical purposes; not 0, so that no sample's id is."""
+    return int.from_bytes(os.urandom(4), "little") or 1
+
+
+def checked_rows(samples: Sequence[int], rows: int = 2**32) -> list[int]:
+    """Samples as a list.
+
+    Args:
+        samples: rows of the sensor's file.
+        rows: how many that has, as far as it is known.
+
+    Raises:
+        ValueError: if there are none, one comes twice, or one is outside 0 … ``rows`` − 1.
+    """
+    found = list(samples)
+    check("samples", len(found), len(set(found)) == len(found) > 0, "at least one, each once")
+    outside = next((i for i in found if not 0 <= i < rows), None)
+    check("samples", outside, outside is None, f"rows 0 to {rows - 1}")
+    return found
 
 
 class Asker(Protocol):
@@ -73,9 +90,10 @@ class Walk:
 
     Args:
         asker: who walks.
-        samples: rows of the sensor's file.
+        samples: rows of the sensor's file, each once.
         window: samples on their way at most.
-        timeout: seconds without an answer before a sample is sent again.
+        timeout: seconds without an answer before a sample is sent again. It has to be clearly longer than a sample
+            takes when ``window`` of them share the link: copies that nobody needs slow a full link down further.
         patience: seconds without any answer before the walk is given up.
         request: number of this walk, part of its samples' ids; a fresh one by default.
 
@@ -85,7 +103,7 @@ class Walk:
         seconds: from the first request to the last answer.
 
     Raises:
-        ValueError: for a window or a time that is not positive.
+        ValueError: for no samples, one that comes twice, or a window or a time that is not positive.
     """
 
     def __init__(
@@ -97,7 +115,7 @@ class Walk:
         check("patience", patience, patience > 0, "a positive number of seconds")
         self.asker, self.window, self.timeout, self.patience = asker, window, timeout, patience
         self.request = fresh_request() if request is None else request
-        self._left = list(reversed(samples))
+        self._left = checked_rows(samples)[::-1]
         self._ways: dict[int, _Way] = {}
         self._began = self._last = time.monotonic()
         self.found: list[Answered] = []
