@@ -15,6 +15,7 @@ from snnbook.energy import count_operations, joules
 from snnbook.evaluate import accuracy
 from snnbook.experiments import ec_snn, ec_snn_tables
 from snnbook.experiments.ec_snn import EcSnn, SplitPlan
+from snnbook.experiments.samples import spread
 from snnbook.models import build
 from snnbook.neurons import spiking_layers
 from snnbook.params import SplitNetworks
@@ -102,7 +103,7 @@ def test_samples_are_spread_over_a_split_in_the_order_of_classes(e, samples, at)
     split = e.data.test
     order = split.y.argsort(stable=True)
     split = type(split)(split.x[order], split.y[order])
-    chosen = ec_snn.spread(split, samples)
+    chosen = spread(split, samples)
     rows = torch.tensor(range(24) if at is None else at)
     assert torch.equal(chosen.x, split.x[rows]) and torch.equal(chosen.y, split.y[rows])
     sorted_ = replace(e, data=replace(e.data, test=split))
@@ -237,7 +238,7 @@ def test_sizes_are_those_of_tensors_and_files(e, plan, tmp_path):
 def test_costs_by_other_means(e, plan):
     table = ec_snn_tables.costs(e, plan, 10).set_index("device")
     assert list(table.index) == ["ann", "unsplit", "unsplit features", "0", "1"]
-    batches = list(e.data.batches(ec_snn.spread(e.data.test, 10), 24))
+    batches = list(e.data.batches(spread(e.data.test, 10), 24))
     for name, net in {"unsplit": e.parent(), "1": device_part(e.submodels(plan)[1])}.items():
         row = table.loc[name]
         assert row["atsan"] == pytest.approx(firing_rates(net, batches)["spikes"].sum() / 10)

@@ -15,6 +15,7 @@ from snnbook import params
 from snnbook.data import Split
 from snnbook.experiments import ec_snn, modalities
 from snnbook.experiments.ec_snn_tables import costs
+from snnbook.experiments.samples import spread
 from snnbook.record import firing_rates
 
 T = 3
@@ -83,7 +84,7 @@ def test_input_bits_by_hand(e):
 def test_work_of_the_first_layer_by_brute_force(e):
     row = modalities.first_layer(e, 10)
     conv = modalities._stem(e)
-    x = e.data.normalise(ec_snn.spread(e.data.test, 10).x)
+    x = e.data.normalise(spread(e.data.test, 10).x)
     maps = x.flatten(0, 1) if e.data.kind == "events" else x
     ones = torch.ones_like(conv.weight)  # every weight 1: the sum over outputs counts what each value reaches
     reach = F.conv2d(torch.ones_like(maps[:1]), ones, padding=1).sum().item()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..augment import augmentation
 from ..cache import trained
-from ..checks import check, check_choice
-from ..data import Data, Split, load
+from ..checks import check_choice
+from ..data import Data, load
 from ..models import build
 from ..network import Network
 from ..params import SplitNetworks
@@ -27,22 +27,10 @@ from ..splitting.prune import Masks, masks, prune
 from ..splitting.scoring import scorer
 from ..splitting.submodel import retraining_set, with_fresh_head
 from ..train import Recipe, pick_device
+from .samples import spread
 
 #: Samples of a batch in passes without gradient.
 BATCH = 128
-
-
-def spread(split: Split, samples: int | None = None) -> Split:
-    """``samples`` samples evenly spaced over a split, which may be in the order of classes; all if there are no more.
-
-    Raises:
-        ValueError: for less than one sample.
-    """
-    if samples is None or samples >= len(split):
-        return split
-    check("samples", samples, samples >= 1, "at least 1")
-    chosen = torch.linspace(0, len(split) - 1, samples, dtype=torch.float64).round().long().to(split.y.device)
-    return Split(split.x[chosen], split.y[chosen])
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from .. import store
 from ..link.folder import Plan, Sensor, part_file, read_plan, write_fleet
 from ..link.parts import Fuse
 from ..splitting.submodel import payload_shape
-from .ec_snn import EcSnn, SplitPlan, spread
+from .ec_snn import EcSnn, SplitPlan
 from .ec_snn_tables import NOT_DEVICES, device_parts, host_latency, pools, sweep
+from .samples import spread
 
 
 def server(e: EcSnn, split: SplitPlan, rule: str = "mlp") -> Fuse:
@@ -36,7 +37,7 @@ def write(folder: Path | str, e: EcSnn, split: SplitPlan, rule: str = "mlp", sam
         e: experiment.
         split: how it is split.
         rule: fusion.
-        samples: how many test samples, see :func:`snnbook.experiments.ec_snn.spread`.
+        samples: how many test samples, see :func:`snnbook.experiments.samples.spread`.
         plan: further fields of :class:`snnbook.link.folder.Plan`, for instance ``deadline`` in seconds.
 
     Returns:

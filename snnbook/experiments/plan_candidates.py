@@ -55,7 +55,7 @@ METHODS = ("tuned", "lmpc_lwc", "lmpc", "step_bias", "qcfs", "qc", "opi")
 #: What decides, beside parameters and data, which plans come out.
 PLANNING_CODE = (
     *modules_of("splitting"),
-    *(f"experiments/{name}" for name in ("ec_snn", "ec_snn_tables", "plan_candidates", "rate_accuracy")),
+    *(f"experiments/{name}" for name in ("ec_snn", "ec_snn_tables", "plan_candidates", "rate_accuracy", "samples")),
     *("bottleneck/baseline", "bottleneck/selection", "counts", "models", "planner"),
     *TRAINING_CODE,
     *SPIKING_CODE,

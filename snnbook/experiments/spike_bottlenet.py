@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
-import torch
 from torch import nn
 
 from ..bottleneck import baseline
@@ -25,11 +24,12 @@ from ..bottleneck.selection import Candidate
 from ..bottleneck.sizes import Report
 from ..cache import code_hash, kept_table, state_hash, trained
 from ..checks import check
-from ..data import Data, Split
+from ..data import Data
 from ..evaluate import accuracy
 from ..network import Network
 from ..params import BottleneckNetworks
 from ..train import Recipe, pick_device
+from .samples import spread
 
 #: Images of a batch whose operations are counted: all T steps of it are in memory at once.
 COUNTED = 16
@@ -37,7 +37,7 @@ COUNTED = 16
 #: What decides, beside the networks and the data, what a measurement gives.
 MEASURING_CODE = (
     *(f"bottleneck/{name}" for name in ("backbone", "codec", "energy", "sizes")),
-    *("experiments/spike_bottlenet", "energy", "record", "counts", "evaluate", "train"),
+    *("experiments/spike_bottlenet", "experiments/samples", "energy", "record", "counts", "evaluate", "train"),
     *("models", "network", "neurons", "kernels"),
 )
 
@@ -137,13 +137,8 @@ class SpikeBottleNet:
         return split_points(self.untrained(1), self.data.shape)
 
     def batches(self, samples: int) -> list:
-        """``samples`` test images, all if there are no more, spread evenly over the split, as batches of ``COUNTED``.
-
-        Some test splits are in the order of their classes, so that the first images are those of one class.
-        """
-        test = self.data.test
-        at = torch.linspace(0, len(test) - 1, min(samples, len(test)), dtype=torch.float64).round().long()
-        images = Split(test.x[at], test.y[at])
+        """``samples`` test images, all if there are no more, spread over the split, as batches of ``COUNTED``."""
+        images = spread(self.data.test, samples)
         return list(self.data.batches(images, COUNTED, device=pick_device(self.device)))
 
 
