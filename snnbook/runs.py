@@ -25,6 +25,7 @@ import yaml
 
 from .checks import check
 from .params import Params
+from .train import bf16_is_native
 
 ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("torch", "spikingjelly", "numpy", "pandas", "scikit-learn")
@@ -62,7 +63,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, object]:
-    """Processor, cores, memory and accelerator of this machine."""
+    """Processor, cores, memory and accelerator of this machine, and whether it multiplies (so: trains in) bf16."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -72,6 +73,7 @@ def hardware() -> dict[str, object]:
         "cpu": cpu,
         "cores": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "bf16": bf16_is_native("cuda" if torch.cuda.is_available() else "cpu"),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
         "torch_threads": torch.get_num_threads(),

@@ -16,6 +16,7 @@ from tiny import example_parameters
 import snnbook
 from snnbook import runs
 from snnbook.runs import Run, atomic, recorded
+from snnbook.train import make_fabric
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,7 @@ def test_the_manifest_has_all_that_repeats_the_run(tmp_path, Example, table):
                                    "torch": version("torch")} == manifest["versions"]  # fmt: skip
     assert manifest["hardware"]["cores"] == os.cpu_count()
     assert manifest["hardware"]["torch_threads"] == torch.get_num_threads()
+    assert manifest["hardware"]["bf16"] == ("bf16" in make_fabric().strategy.precision.precision)
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     assert manifest["hardware"]["memory_gib"] == pytest.approx(pages, abs=0.06)
     assert manifest["git_revision"] == runs.git_revision()
