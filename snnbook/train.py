@@ -1,6 +1,6 @@
 """One training loop for every network of the book.
 
-bf16 where the hardware computes it, channels-last, cosine schedule with warm-up, label smoothing, checkpoints
+bf16 where the hardware computes it and there is much to train on, channels-last, cosine schedule with warm-up, label smoothing, checkpoints
 that survive a kill at any moment, and the best weights by validation accuracy only. Under ``torchrun`` the same
 loop runs on several processes through Lightning Fabric.
 """
@@ -31,6 +31,10 @@ from .evaluate import accuracy
 #: Seconds between checkpoints inside an epoch; each epoch's end writes one too.
 CHECKPOINT_SECONDS = 300.0
 
+#: Training samples from which ``precision="auto"`` may choose bf16. Smaller data sets train within minutes anyway, and
+#: there the same numbers on every processor are worth more than speed.
+MANY_SAMPLES = 10_000
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -47,7 +51,7 @@ class Recipe:
         warmup: share of all steps with a linear warm-up.
         augment: comma-separated names in ``snnbook.augment`` or empty.
         loss: mean_logits (cross-entropy of logits averaged over T) or mean_loss (mean over T of cross-entropies).
-        precision: auto, fp32 or bf16.
+        precision: fp32, bf16, or auto: bf16 where the hardware multiplies it and there are ``MANY_SAMPLES`` to train on.
         seed: order of samples, augmentation and dropout.
     """
 
@@ -245,7 +249,8 @@ def fit(
     Raises:
         ValueError: for a checkpoint of another recipe or a device that is not there.
     """
-    fabric = make_fabric(device, recipe.precision)
+    few = recipe.precision == "auto" and len(data.train) < MANY_SAMPLES
+    fabric = make_fabric(device, "fp32" if few else recipe.precision)
     with torch.random.fork_rng(devices=[]):
         net.to(memory_format=torch.channels_last)
         model, optimizer = fabric.setup(net, make_optimizer(net, recipe))

@@ -445,6 +445,17 @@ def test_bf16_trains_close_to_fp32_and_keeps_fp32_weights(data):
     assert not same_state(one, two)
 
 
+@pytest.mark.parametrize("many", [True, False])
+def test_auto_keeps_small_data_sets_in_fp32_on_every_processor(data, monkeypatch, many):
+    monkeypatch.setattr(train, "bf16_is_native", lambda device: True)
+    monkeypatch.setattr(train, "MANY_SAMPLES", len(data.train) + (not many))
+    nets = {p: small_net(norm=False, dropout=0.0) for p in ("auto", "fp32", "bf16")}
+    for precision, net in nets.items():
+        fit(net, data, dataclasses.replace(RECIPE, precision=precision))
+    assert same_state(nets["auto"], nets["bf16" if many else "fp32"])
+    assert not same_state(nets["fp32"], nets["bf16"])
+
+
 def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert train.pick_device("auto") == train.pick_device("cpu") == "cpu"
