@@ -143,6 +143,11 @@ def _gradient(x, v, theta, grad_spikes, grad_v, d: Dynamics, surrogate: nn.Modul
     return torch.stack(grad_x[::-1]), grad_v
 
 
+def _drive_gradient(*arguments) -> tuple[Tensor, None]:
+    """As :func:`_gradient`, without ∂/∂v(0), which most networks have no use for: up to a third less to write."""
+    return _gradient(*arguments)[0], None
+
+
 @cache
 def _compiled(function: Callable, key: tuple) -> Callable:
     """``function`` compiled for one ``key`` of constants, as a code object of its own, for the compiler's sake."""
@@ -199,20 +204,26 @@ class MultiStep(torch.autograd.Function):
     """:func:`forward` with a surrogate gradient; saves nothing but its drive and v(0)."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, v0: Tensor, d: Dynamics, emit: float, surrogate: nn.Module, detach: bool):
-        """Spikes [T, M] and v(T) [M] of drive ``x`` [T, M] from ``v0`` [M]."""
+    def forward(
+        ctx, x: Tensor, v0: Tensor, d: Dynamics, emit: float, surrogate: nn.Module, detach: bool, keep_v: bool = True
+    ):
+        """Spikes [T, M] and, if wanted, v(T) [M] of drive ``x`` [T, M] from ``v0``, [M] or a scalar without gradient."""
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, v0)
         ctx.constants = d, emit, surrogate, detach
-        return forward(x, v0, d, emit)
+        return forward(x, v0, d, emit, keep_v=keep_v)
 
     @staticmethod
-    def backward(ctx, grad_spikes: Tensor, grad_v: Tensor):
+    def backward(ctx, grad_spikes: Tensor | None, grad_v: Tensor | None):
         """Gradients by x and v(0); by nothing else."""
         (x, v0), (d, emit, surrogate, detach) = ctx.saved_tensors, ctx.constants
         theta, same = v0.new_tensor(d.v_threshold), d._replace(v_threshold=0.0)
-        grad_spikes = grad_spikes.contiguous() if emit == 1 else grad_spikes * emit
-        key = (same, x.dtype, len(x), repr(surrogate), detach, x.stride(0) == 0)
+        grad_spikes = torch.zeros_like(x) if grad_spikes is None else grad_spikes.contiguous()
+        grad_spikes = grad_spikes if emit == 1 else grad_spikes * emit
+        grad_v = v0.new_zeros(()) if grad_v is None else grad_v
+        function = _gradient if ctx.needs_input_grad[1] else _drive_gradient
+        key = (same, x.dtype, len(x), repr(surrogate), detach, x.stride(0) == 0, v0.ndim, grad_v.ndim)
         size = x.numel() if len(x) <= 2 * UNROLLED else 0
         arguments = (x, v0, theta, grad_spikes, grad_v, same, surrogate, detach)
-        grad_x, grad_v = _run(_gradient, _gradient, key, size, *arguments)
-        return grad_x, grad_v.to(v0.dtype), None, None, None, None
+        grad_x, grad_v0 = _run(function, function, key, size, *arguments)
+        return grad_x, None if grad_v0 is None else grad_v0.to(v0.dtype), *[None] * 5

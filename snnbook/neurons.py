@@ -53,7 +53,7 @@ def multi_step(
         detach_reset: whether the gradient ignores the reset (its spike is a constant there).
         emit: height of a spike in the output.
         dtype: of the spikes without gradient; that of ``x`` by default.
-        keep_v: whether v(T) is wanted; without gradient, leaving it out saves its way to memory.
+        keep_v: whether v(T) is wanted; leaving it out saves its way to memory.
 
     Returns:
         ``(spikes, v)``: spikes 0/emit [T, N, ...] and the residual potential v(T) [N, ...], in float32 at least, or
@@ -62,11 +62,11 @@ def multi_step(
     learning = surrogate_function is not None and torch.is_grad_enabled() and (x.requires_grad or v0.requires_grad)
     rows, last = _rows(x)
     v0 = v0.to(torch.promote_types(x.dtype, torch.float32))
-    if v0.ndim or learning:
+    if v0.ndim or v0.requires_grad:
         v0 = v0.expand(x.shape[1:])
         v0 = (v0 if last is None else v0.movedim(-3, -1)).reshape(-1)
     if learning:
-        spikes, v = kernels.MultiStep.apply(rows, v0, d, emit, surrogate_function, detach_reset)
+        spikes, v = kernels.MultiStep.apply(rows, v0, d, emit, surrogate_function, detach_reset, keep_v)
     else:
         with torch.no_grad():
             spikes, v = kernels.forward(rows, v0, d, emit, dtype, keep_v)

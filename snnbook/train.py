@@ -1,8 +1,8 @@
 """One training loop for every network of the book.
 
-bf16 where the hardware computes it and there is much to train on, channels-last, cosine schedule with warm-up, label smoothing, checkpoints
-that survive a kill at any moment, and the best weights by validation accuracy only. Under ``torchrun`` the same
-loop runs on several processes through Lightning Fabric.
+bf16 where the hardware computes it and there is much to train on, channels-last, cosine schedule with warm-up, label
+smoothing, checkpoints that survive a kill at any moment, and the best weights by validation accuracy only. Under
+``torchrun`` the same loop runs on several processes through Lightning Fabric.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Recipe:
         warmup: share of all steps with a linear warm-up.
         augment: comma-separated names in ``snnbook.augment`` or empty.
         loss: mean_logits (cross-entropy of logits averaged over T) or mean_loss (mean over T of cross-entropies).
-        precision: fp32, bf16, or auto: bf16 where the hardware multiplies it and there are ``MANY_SAMPLES`` to train on.
+        precision: fp32, bf16, or auto: bf16 where the hardware multiplies it, if there are ``MANY_SAMPLES`` samples.
         seed: order of samples, augmentation and dropout.
     """
 
