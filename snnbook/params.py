@@ -353,6 +353,7 @@ class SplitNetworks(Params):
     model: str = field("vgg5", "network by its name", choices=SPLIT)
     width: float = field(0.25, "multiplier on the width of every hidden layer", low=0.01, high=4)
     time_steps: int = field(5, "time steps T of the spiking networks", low=1, high=128)
+    hard_reset: bool = field(False, "whether a spike sets a potential to 0 and does not lower it by the threshold")
     n_devices: int = field(5, "number of devices N, each with one sub-model", low=1, high=64)
     zeta: float = field(90.0, "pruning threshold in percent of zeros", low=0, high=120)
     min_filters: int = field(4, "filters that every convolution keeps at least", low=1, high=4096)

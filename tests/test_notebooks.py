@@ -138,6 +138,7 @@ OTHER = {
         "retrain_epochs": 1,
         "fusion_epochs": 1,
         "samples": 16,
+        "hard_reset": True,
         "n_devices": 3,
         "devices": [2, 3],
         "rules": ["probe"],

@@ -252,6 +252,7 @@ def experiment(p: SplitNetworks, data: Data, seed: int) -> EcSnn:
     if p.rewarm_epochs:
         recipes["rewarm"] = replace(retrain, epochs=p.rewarm_epochs)
     options = {"hide": p.feature_dropout, "views": p.views if augment else 0, "seed": seed, "device": p.device}
+    options["hard_reset"] = p.hard_reset
     return EcSnn(data, p.model, p.width, p.time_steps, **recipes, **options)
 
 
