@@ -207,7 +207,7 @@ class MultiStep(torch.autograd.Function):
     def forward(
         ctx, x: Tensor, v0: Tensor, d: Dynamics, emit: float, surrogate: nn.Module, detach: bool, keep_v: bool = True
     ):
-        """Spikes [T, M] and, if wanted, v(T) [M] of drive ``x`` [T, M] from ``v0``, [M] or a scalar without gradient."""
+        """Spikes [T, M] and, if wanted, v(T) [M] of ``x`` [T, M] from ``v0``, [M] or a scalar without gradient."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, v0)
         ctx.constants = d, emit, surrogate, detach
