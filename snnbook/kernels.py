@@ -104,7 +104,7 @@ def _in_place(x: Tensor, v: Tensor, theta: Tensor, emit: Tensor | None, d: Dynam
 
 def _fusible(x: Tensor, v: Tensor, theta: Tensor, emit: Tensor | None, d: Dynamics, dtype) -> tuple[Tensor, Tensor]:
     """As :func:`_in_place`, in the form that a compiler fuses best."""
-    out = []
+    v, out = v.expand(x.shape[1:]), []  # a scalar would leave the type of the sums to x
     for t in range(x.shape[0]):
         h = charge(x[t], v, d)
         s = (h >= theta).to(h.dtype)
@@ -125,7 +125,7 @@ def _slope(surrogate: nn.Module, over: Tensor) -> Tensor:
 
 def _gradient(x, v, theta, grad_spikes, grad_v, d: Dynamics, surrogate: nn.Module, detach: bool):
     """∂/∂x [T, M] and ∂/∂v(0) [M] of what ``grad_spikes`` and ``grad_v`` weigh; h(t) is computed again, not kept."""
-    h = []
+    v, h = v.expand(x.shape[1:]), []
     for t in range(x.shape[0]):
         h.append(charge(x[t], v, d))
         v = _reset(h[t], (h[t] >= theta).to(h[t].dtype), theta, d)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from IPython.display import Markdown, display
 
 from .checks import check, check_choice
 
@@ -21,6 +24,12 @@ IMAGE_SETS = ("digits", "cifar10", "cifar100", "npz")
 CONVERTED = ("vgg5", "vgg9", "vgg16", "resnet20", "resnet20_wide")
 SPLIT = ("vgg5", "vgg9", "vgg16", "cifarnet")
 CUT = ("resnet20", "resnet20_wide", "resnet50")
+
+#: What a page shows where a claim of its text does not hold for the networks that were trained for it.
+CLAIM_FAILS = (
+    "> **Different here.** The networks of this page were trained on the machine that built it. Its numbers were "
+    "rounded otherwise, and not all that the text around here says of them holds. Tables, figures and numbers are its."
+)
 
 
 def field(default: Any, help: str, *, low=None, high=None, choices=None) -> Any:
@@ -101,6 +110,25 @@ class Params:
         free = ("out_dir", "data_dir", "device", "seed")
         default = type(self)()
         return all(getattr(self, n) == getattr(default, n) for n in self.help() if n not in free)
+
+    @contextmanager
+    def claims(self) -> Iterator[None]:
+        """For a block of assertions: what the text says of trained networks, where all values are as printed.
+
+        Another processor or another number of threads rounds otherwise, and training ends elsewhere. Where a claim does
+        not hold then, the page says so at that place, and goes on. With other parameters nothing is claimed.
+
+        Raises:
+            NameError, TypeError, AttributeError: for a mistake in the block, where all values are as printed.
+        """
+        try:
+            yield
+        except (AssertionError, LookupError, ValueError):
+            if self.as_printed():
+                display(Markdown(CLAIM_FAILS))
+        except Exception:
+            if self.as_printed():
+                raise
 
     def asdict(self) -> dict[str, Any]:
         """Plain dictionary of names to values, as written to ``run.json``."""

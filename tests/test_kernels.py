@@ -74,6 +74,20 @@ def test_gradients_of_the_compiled_kernel_equal_spikingjelly(compiler, kind):
     assert not kernels._state["broken"]
 
 
+@pytest.mark.parametrize("name", ["eager", "compiled"])
+def test_a_scalar_potential_is_no_less_exact_than_one_of_every_neuron(compiler, name):
+    """A bf16 drive must not round the potentials of the backward pass either."""
+    spikes, slopes = [], []
+    for v0 in (0.25, torch.full((2, 50), 0.25)):
+        x = normal(6, 2, 50).bfloat16().requires_grad_()
+        with backend(name):
+            y = LIF(tau=1.7, v_init=v0, detach_reset=False)(x)
+        (y * normal(6, 2, 50, seed=1)).sum().backward()
+        spikes.append(y.detach())
+        slopes.append(x.grad)
+    assert torch.equal(*spikes) and torch.equal(*slopes) and slopes[0].abs().sum() > 0
+
+
 def test_without_a_compiler_it_says_so_once_and_gives_the_same(monkeypatch, caplog):
     def no_compiler(*args, **options):
         raise RuntimeError("no C++ compiler found\nsecond line")

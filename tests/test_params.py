@@ -99,6 +99,29 @@ def test_the_prose_speaks_of_the_defaults_only(Example):
         assert not Example(**other).as_printed()
 
 
+@pytest.mark.parametrize("values, notes", [({}, 1), ({"seed": 3}, 1), ({"threshold": 2.0}, 0)])
+@pytest.mark.parametrize("broken", [lambda: False, lambda: [][0], lambda: {}["key"], lambda: min([])])
+def test_a_claim_that_does_not_hold_is_noted_where_the_text_makes_it(Example, monkeypatch, values, notes, broken):
+    shown = []
+    monkeypatch.setattr(params, "display", shown.append)
+    p, done = Example(**values), []
+    with p.claims():
+        assert broken()
+        done.append("never")
+    assert [note.data for note in shown] == notes * [params.CLAIM_FAILS] and not done
+    with p.claims():
+        assert True
+        done.append("now")
+    assert len(shown) == notes and done == ["now"]
+
+
+def test_a_mistake_in_a_claim_is_no_matter_of_rounding(Example):
+    with pytest.raises(TypeError), Example().claims():
+        assert 1 < "2"
+    with Example(threshold=2.0).claims():
+        assert 1 < "2"
+
+
 def test_an_unknown_name_is_a_type_error(Example):
     with pytest.raises(TypeError, match="thresold"):
         Example(thresold=1.0)
