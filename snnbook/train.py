@@ -27,6 +27,7 @@ from .augment import augmentation
 from .checks import check, check_choice
 from .data import Data
 from .evaluate import accuracy
+from .runs import bf16_is_native
 
 #: Seconds between checkpoints inside an epoch; each epoch's end writes one too.
 CHECKPOINT_SECONDS = 300.0
@@ -77,14 +78,6 @@ class Recipe:
         check_choice("optimizer", self.optimizer, ("sgd", "adam"))
         check_choice("loss", self.loss, ("mean_logits", "mean_loss"))
         check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
-
-
-def bf16_is_native(device: str) -> bool:
-    """Whether ``device`` (cpu or cuda) multiplies bf16 in hardware; emulated bf16 is slower than fp32."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    cpu = torch.cpu.get_capabilities()
-    return bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
 
 
 def pick_device(device: str = "auto") -> str:
