@@ -33,7 +33,7 @@ from .runs import bf16_is_native
 CHECKPOINT_SECONDS = 300.0
 
 #: Training samples from which ``precision="auto"`` may choose bf16. Smaller data sets train within minutes anyway, and
-#: there the same numbers on every processor are worth more than speed.
+#: there numbers that depend less on the processor are worth more than speed.
 MANY_SAMPLES = 10_000
 
 
