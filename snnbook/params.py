@@ -28,7 +28,7 @@ CUT = ("resnet20", "resnet20_wide", "resnet50")
 #: What a page shows where a claim of its text does not hold for the networks that were trained for it.
 CLAIM_FAILS = (
     "> **Different here.** The networks of this page were trained on the machine that built it. Its numbers were "
-    "rounded otherwise, and not all that the text around here says of them holds. Tables and figures are that machine's."
+    "rounded otherwise, and not all that the text around here says of them holds. Tables and figures are its own."
 )
 
 
