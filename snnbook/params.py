@@ -406,10 +406,16 @@ class SplitNetworks(Params):
     validation: int = field(200, "training samples set apart to choose the best epoch", low=1, high=50000)
     samples: int = field(100, "test samples over which spikes and operations are counted", low=1, high=100000)
     energy_model: str = field("45nm_fp32", "energy model of the figures", choices=("45nm_fp32", "45nm_int8", "rolls"))
-    repeats: int = field(1, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
     seed: int = seed_field()
     device: str = device_field()
     out_dir: str = out_dir_field()
+
+
+@dataclass(frozen=True)
+class RepeatedSplitNetworks(SplitNetworks):
+    """What the chapters on EC-SNN share that train more than one network of a kind."""
+
+    repeats: int = field(1, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
 
 
 @dataclass(frozen=True)
@@ -439,7 +445,6 @@ class BottleneckNetworks(Params):
     augment: str = field("crop1", "augmentation by names in snnbook.augment or empty for none")
     validation: int = field(200, "training images set apart to choose the best epoch", low=1, high=50000)
     samples: int = field(100, "test images over which spikes and operations are counted", low=1, high=50000)
-    repeats: int = field(1, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
     seed: int = seed_field()
     device: str = device_field()
     out_dir: str = out_dir_field()
@@ -489,7 +494,7 @@ class FusedInference(SplitNetworks):
 
 
 @dataclass(frozen=True)
-class SensingModalities(SplitNetworks):
+class SensingModalities(RepeatedSplitNetworks):
     """Chapter 24: pictures, events and sounds."""
 
     notebook: ClassVar[str] = "24_sensing_modalities"
@@ -504,7 +509,7 @@ class SensingModalities(SplitNetworks):
 
 
 @dataclass(frozen=True)
-class ClassSpecificFilters(SplitNetworks):
+class ClassSpecificFilters(RepeatedSplitNetworks):
     """Chapter 20: APoZ, masks, and what a network pruned for some classes still knows of others."""
 
     notebook: ClassVar[str] = "20_class_specific_filters"
@@ -519,7 +524,7 @@ class ClassSpecificFilters(SplitNetworks):
 
 
 @dataclass(frozen=True)
-class SplitPruneTradeoffs(SplitNetworks):
+class SplitPruneTradeoffs(RepeatedSplitNetworks):
     """Chapter 21: what pruning and splitting cost and save."""
 
     notebook: ClassVar[str] = "21_split_prune_tradeoffs"

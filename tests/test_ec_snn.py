@@ -18,7 +18,7 @@ from snnbook.experiments.ec_snn import EcSnn, SplitPlan
 from snnbook.experiments.samples import spread
 from snnbook.models import build
 from snnbook.neurons import spiking_layers
-from snnbook.params import SplitNetworks
+from snnbook.params import RepeatedSplitNetworks, SplitNetworks
 from snnbook.record import firing_rates
 from snnbook.splitting.cost import latency_compute, latency_link
 from snnbook.splitting.devices import device
@@ -310,7 +310,7 @@ def test_one_device_as_large_as_all_together(e):
 
 
 def test_parameters_make_the_experiment():
-    p = SplitNetworks(seed=3, repeats=2, warm_epochs=7, lr=0.2, augment="flip")
+    p = RepeatedSplitNetworks(seed=3, repeats=2, warm_epochs=7, lr=0.2, augment="flip")
     first, second = ec_snn.experiments(p, blobs(shape=SHAPE))
     assert (first.seed, second.seed, first.hide, first.time_steps) == (3, 4, 0.1, 5)
     common = {"batch_size": 64, "label_smoothing": 0.1, "loss": "mean_loss"}

@@ -14,9 +14,10 @@ from snnbook import params
 from snnbook.bottleneck.codec import compress
 from snnbook.bottleneck.selection import Candidate
 from snnbook.experiments import noisy_links as nl
+from snnbook.experiments.samples import spread
 from snnbook.experiments.spike_bottlenet import experiment
 from snnbook.link.channels import Noisy, bsc, channel
-from snnbook.link.coding import Penalty, fit
+from snnbook.link.coding import Penalty, fit, sizes
 from snnbook.link.messages import HEADER_BYTES
 from snnbook.link.protection import Protection
 
@@ -155,8 +156,8 @@ def test_exits_of_networks_and_links(e, nets):
 
 def test_lossless_sizes_against_the_entropy_of_the_rate(e, nets):
     table = nl.lossless({"spikes": nets["spikes"]}, e, ["tensor", "neuron"], samples=10).set_index("context")
-    rate = nl.sent(nets["spikes"], e)[:, :10].float().mean().item()
-    fitted = nl.sent(nets["spikes"], e, "validation").float().mean().item()
+    rate = nl.sent(nets["spikes"], e, spread(e.data.test, 10)).float().mean().item()
+    fitted = nl.sent(nets["spikes"], e, "calibration").float().mean().item()
     cross = entropy([rate, 1 - rate], base=2) + entropy([rate, 1 - rate], [fitted, 1 - fitted], base=2)
     assert table.loc["tensor", "ideal"] == pytest.approx(cross * 8, rel=0.02)  # 64 bits: H bits each, 8 to a byte
     assert table.loc["tensor", "rate"] == pytest.approx(rate) and table.loc["tensor", "packed"] == 8
@@ -164,21 +165,20 @@ def test_lossless_sizes_against_the_entropy_of_the_rate(e, nets):
     assert table.loc["tensor", "framed"] - table.loc["tensor", "actual"] == pytest.approx(HEADER_BYTES)
 
 
-def test_a_context_is_chosen_by_validation_images_alone(e, nets, monkeypatch):
-    coded = {"tensor": 9.0, "previous": 5.0, "neuron": 6.0}
+def test_a_context_is_chosen_by_validation_images_alone():
+    table = pd.DataFrame({"network": ["a", "a", "b", "b"], "context": ["tensor", "neuron"] * 2,
+                          "validation_actual": [5.0, 6.0, 8.0, 7.0], "actual": [9.0, 1.0, 1.0, 9.0]})  # fmt: skip
+    assert nl.chosen_contexts(table)[["network", "context"]].to_numpy().tolist() == [["a", "tensor"], ["b", "neuron"]]
 
-    def lossless(nets, e, contexts, fitted, measured):
-        splits.append((fitted.x, measured.x))
-        rows = [(name, context, coded[context]) for name in nets for context in contexts]
-        return pd.DataFrame(rows, columns=["network", "context", "actual"])
 
-    splits = []
-    with monkeypatch.context() as patch:
-        patch.setattr(nl, "lossless", lossless)
-        assert nl.chosen_contexts({"a": None, "b": None}, e, list(coded)) == {"a": "previous", "b": "previous"}
-    ((fitted, measured),) = splits
-    assert torch.equal(torch.cat([fitted, measured]), e.data.validation.x) and len(fitted) == len(measured)
-    assert set(nl.chosen_contexts({"spikes": nets["spikes"]}, e, ["tensor", "neuron"])) == {"spikes"}
+def test_coded_images_are_spread_over_a_split_and_validation_images_are_other_ones(e, nets):
+    net = nets["spikes"]
+    table = nl.lossless({"spikes": net}, e, ["tensor"], samples=5).iloc[0]
+    model = fit(nl.sent(net, e, "calibration"), "tensor")
+    places = [round(i * (len(e.data.test) - 1) / 4) for i in range(5)]
+    assert table["actual"] == sizes(nl.sent(net, e)[:, places], model)["actual"].mean()
+    places = [round(i * (len(e.data.validation) - 1) / 4) for i in range(5)]
+    assert table["validation_actual"] == sizes(nl.sent(net, e, "validation")[:, places], model)["actual"].mean()
 
 
 def test_one_wrong_bit_damages_coded_spikes_more_than_packed_ones():

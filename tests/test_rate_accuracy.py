@@ -14,6 +14,7 @@ from snnbook.bottleneck.energy import radio_joules
 from snnbook.bottleneck.selection import Candidate
 from snnbook.experiments import noisy_links, spike_bottlenet
 from snnbook.experiments import rate_accuracy as ra
+from snnbook.experiments.samples import spread
 from snnbook.link.coding import CONTEXTS, fit, sizes
 
 PRINTED = papers.table("spikebottlenet_table1")
@@ -172,7 +173,8 @@ def test_models_of_coded_spikes_come_from_calibration_images(e, curves):
     net = e.compressed(Candidate(2, 2, 1, 2))[0]
     model = fit(noisy_links.sent(net, e, "calibration"), "tensor")
     for split, column in (("test", "actual"), ("validation", "validation_actual")):
-        assert coded[column] == sizes(noisy_links.sent(net, e, split)[:, :6], model)["actual"].mean()
+        images = spread(getattr(e.data, split), 6)
+        assert coded[column] == sizes(noisy_links.sent(net, e, images), model)["actual"].mean()
 
 
 def test_without_a_split_point_only_what_is_measured_already_and_files(e, p, search, cells):

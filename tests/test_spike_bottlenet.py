@@ -12,7 +12,7 @@ from snnbook.bottleneck.codec import head
 from snnbook.bottleneck.selection import Candidate, grid
 from snnbook.evaluate import accuracy
 from snnbook.experiments import spike_bottlenet
-from snnbook.experiments.spike_bottlenet import experiment, experiments, search
+from snnbook.experiments.spike_bottlenet import experiment, search
 
 SHAPE = (1, 8, 8)
 
@@ -48,10 +48,6 @@ def test_parameters_reach_networks_and_recipes(p, trial):
     neuron = net.body[0]  # order post: a neuron behind the stem
     assert (neuron.tau, neuron.v_threshold, neuron.surrogate_function.alpha) == (2.0, 0.7, 0.5)
     assert len(trial.points()) == 2 and trial.seed == 5
-
-
-def test_one_experiment_for_each_seed(p):
-    assert [e.seed for e in experiments(replace(p, seed=4, repeats=3), blobs(shape=SHAPE))] == [4, 5, 6]
 
 
 def test_backbones_start_from_one_network_trained_at_one_step(trial, cache):

@@ -17,7 +17,7 @@ from ..checks import check_choice
 from ..data import Data, load
 from ..models import build
 from ..network import Network
-from ..params import SplitNetworks
+from ..params import RepeatedSplitNetworks, SplitNetworks
 from ..splitting import devices
 from ..splitting.apoz import ClassZeros, class_zeros
 from ..splitting.cost import latency_compute, latency_link
@@ -256,7 +256,7 @@ def experiment(p: SplitNetworks, data: Data, seed: int) -> EcSnn:
     return EcSnn(data, p.model, p.width, p.time_steps, **recipes, **options)
 
 
-def experiments(p: SplitNetworks, data: Data) -> list[EcSnn]:
+def experiments(p: RepeatedSplitNetworks, data: Data) -> list[EcSnn]:
     """One :class:`EcSnn` for each of the ``repeats`` seeds of a chapter's parameters."""
     return [experiment(p, data, seed) for seed in range(p.seed, p.seed + p.repeats)]
 

@@ -23,7 +23,7 @@ from ..energy import fan_out
 from ..evaluate import accuracy
 from ..neurons import spiking_layers
 from ..papers import table as published
-from ..params import SplitNetworks
+from ..params import RepeatedSplitNetworks
 from ..record import observe
 from ..train import pick_device
 from . import ec_snn
@@ -56,7 +56,7 @@ def names(dataset: str) -> list[str]:
     return found
 
 
-def experiments(p: SplitNetworks) -> dict[str, list[EcSnn]]:
+def experiments(p: RepeatedSplitNetworks) -> dict[str, list[EcSnn]]:
     """For each data set of ``p.dataset`` (comma-separated) one experiment a seed."""
     each = {name: replace(p, dataset=name) for name in names(p.dataset)}
     return {name: ec_snn.experiments(q, ec_snn.load_data(q)) for name, q in each.items()}

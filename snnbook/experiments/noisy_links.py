@@ -29,6 +29,7 @@ from ..link.messages import HEADER_BYTES
 from ..link.protection import Protection, bit_logits
 from ..network import Network
 from ..train import pick_device
+from .samples import spread
 from .spike_bottlenet import SpikeBottleNet
 
 #: Samples of a batch on either half.
@@ -309,48 +310,39 @@ def exits(
 
 
 def lossless(
-    nets: dict[str, Network],
-    e: SpikeBottleNet,
-    contexts: Sequence[str],
-    samples: int | None = None,
-    fitted: str | Split = "validation",
-    measured: str | Split = "test",
+    nets: dict[str, Network], e: SpikeBottleNet, contexts: Sequence[str], samples: int | None = None
 ) -> pd.DataFrame:
     """Mean bytes of a sample's spikes as packed and as range-coded.
+
+    Models come from calibration images, and bytes are those of test images; :func:`chosen_contexts` chooses.
 
     Args:
         nets: name to a network with a codec.
         e: the experiment.
         contexts: names in ``snnbook.link.coding.CONTEXTS``.
-        samples: samples that are coded; all by default.
-        fitted: split that the models come from. Who chooses among contexts fits on ``calibration``, chooses by
-            ``validation`` and reports ``test``.
-        measured: split that is coded.
+        samples: images that are coded of the test and of the validation split, spread over it; all by default.
 
     Returns:
         Columns ``network``, ``context``, ``rate`` (share of ones), ``model`` (bytes that both sides keep), ``packed``,
-        ``ideal``, ``actual``, ``framed`` (with the header of a message).
+        ``ideal``, ``actual``, ``framed`` (with the header of a message), ``validation_actual`` (range-coded bytes of
+        validation images).
     """
     rows = []
     for name, net in nets.items():
-        seen, coming = sent(net, e, fitted), sent(net, e, measured)[:, :samples]
+        seen = sent(net, e, "calibration")
+        validated, coming = (sent(net, e, spread(split, samples)) for split in (e.data.validation, e.data.test))
         for context in contexts:
             model = fit(seen, context)
-            mean = sizes(coming, model, HEADER_BYTES).mean()
-            rows.append({"network": name, "context": context, "model": len(model.to_bytes()), **mean})
-    columns = ["network", "context", "rate", "model", "packed", "ideal", "actual", "framed"]
+            of_validation, mean = (sizes(spikes, model, HEADER_BYTES).mean() for spikes in (validated, coming))
+            own = {"network": name, "context": context, "model": len(model.to_bytes())}
+            rows.append({**own, **mean, "validation_actual": of_validation["actual"]})
+    columns = ["network", "context", "rate", "model", "packed", "ideal", "actual", "framed", "validation_actual"]
     return pd.DataFrame(rows)[columns]
 
 
-def chosen_contexts(nets: dict[str, Network], e: SpikeBottleNet, contexts: Sequence[str]) -> dict[str, str]:
-    """The context of each network that takes fewest range-coded bytes for validation images, by network.
-
-    Models come from one half of the validation images, and the other half is coded.
-    """
-    images, half = e.data.validation, len(e.data.validation) // 2
-    fitted, measured = (Split(images.x[part], images.y[part]) for part in (slice(half), slice(half, None)))
-    table = lossless(nets, e, contexts, fitted=fitted, measured=measured)
-    return table.loc[table.groupby("network")["actual"].idxmin()].set_index("network")["context"].to_dict()
+def chosen_contexts(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of :func:`lossless`, one for each network, with fewest range-coded bytes for validation images."""
+    return table.sort_values("validation_actual", kind="stable").groupby("network", sort=False).head(1)
 
 
 def damage(spikes: Tensor, model: SpikeModel, seed: int = 0) -> pd.DataFrame:

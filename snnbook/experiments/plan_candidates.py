@@ -216,18 +216,16 @@ def _cut_macs(points: pd.DataFrame, stem: int, c: Candidate) -> float:
 
 
 def cut(p: SplitPoints, data: Data) -> list[Deployment]:
-    """SpikeBottleNet at every split point of chapter 30; operations are those of the first seed."""
-    experiments = spike_bottlenet.experiments(p, data)
-    e, plans = experiments[0], []
+    """SpikeBottleNet at every split point of chapter 30."""
+    e, plans = spike_bottlenet.experiment(p, data, p.seed), []
     candidates = grid(e.points(), p.ratios, p.strides, p.time_steps, p.split_points)
-    found = pd.concat([spike_bottlenet.search(x, candidates, p.samples) for x in experiments])
-    mean = found.groupby(list(Candidate._fields)).mean(numeric_only=True)
+    found = spike_bottlenet.search(e, candidates, p.samples).set_index(list(Candidate._fields))
     layers = count(e.untrained(1), data.shape).set_index("layer")["macs"]
     stem = int(layers[layers.index.str.startswith("stem.")].sum())
     where = {"data": p.dataset, "network": _network(p.asdict())}
     for c in candidates:
         net, report = e.compressed(c)
-        device, row = head(net).to(pick_device(p.device)), mean.loc[tuple(c)]
+        device, row = head(net).to(pick_device(p.device)), found.loc[tuple(c)]
         work = cut_energy.counted(device, e.batches(p.samples))[["mac", "ac"]].sum()
         dense = _cut_macs(e.points(), stem, c)
         energies = row["counted_joules"], row["paper_joules"]

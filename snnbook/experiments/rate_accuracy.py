@@ -23,7 +23,7 @@ from ..evaluate import accuracy
 from ..papers import table as published
 from ..params import CompressionAccuracy
 from ..train import pick_device
-from .noisy_links import bits_sent, lossless, masked, sent, spiking
+from .noisy_links import bits_sent, chosen_contexts, lossless, masked, sent, spiking
 from .spike_bottlenet import SpikeBottleNet
 
 #: Residual blocks of each stage of the paper's ResNet-50; the channels behind its first stage.
@@ -240,8 +240,6 @@ def coded_rates(
 ) -> pd.DataFrame:
     """Entropy-coded spikes: :func:`~snnbook.experiments.noisy_links.lossless` with the accuracies of each network.
 
-    Models are those of calibration images, bytes those of test images.
-
     Args:
         e: the experiment.
         nets: name to a candidate and the weight of the entropy penalty that it is trained with, 0 for none.
@@ -249,12 +247,10 @@ def coded_rates(
         samples: test images, and validation images, that are coded.
 
     Returns:
-        Columns ``CODED``; ``validation_actual``: mean range-coded bytes of validation images, which choose a context.
+        Columns ``CODED``.
     """
     trained = {name: spiking(e, candidate, penalty=price) for name, (candidate, price) in nets.items()}
-    table = lossless(trained, e, contexts, samples, fitted="calibration")
-    validated = lossless(trained, e, contexts, samples, fitted="calibration", measured="validation")
-    table["validation_actual"] = validated["actual"]
+    table = lossless(trained, e, contexts, samples)
     reached = pd.DataFrame({name: e.accuracies(net) for name, net in trained.items()}, CODED[-2:])
     return table.join(reached.T, on="network")
 
@@ -394,11 +390,11 @@ def largest(table: pd.DataFrame, time_steps: int) -> Candidate:
 def coded_as_rates(coded: pd.DataFrame, candidate: Candidate) -> pd.DataFrame:
     """Rows of :func:`rates`: each network of :func:`coded_rates` under one context, with its bytes of test images.
 
-    The context is the one that takes fewest range-coded bytes for validation images.
+    The context is that of :func:`~snnbook.experiments.noisy_links.chosen_contexts`.
     """
-    best = coded.sort_values("validation_actual", kind="stable").groupby("network", sort=False).head(1)
     own = candidate.split_point, candidate.channels, candidate.stride, candidate.time_steps
-    rows = [(f"coded {r.network}", *own, r.actual, r.accuracy, r.validation_accuracy) for r in best.itertuples()]
+    best = chosen_contexts(coded).itertuples()
+    rows = [(f"coded {r.network}", *own, r.actual, r.accuracy, r.validation_accuracy) for r in best]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -217,8 +217,3 @@ def experiment(p: BottleneckNetworks, data: Data, seed: int) -> SpikeBottleNet:
     structure = {"name": p.model, "width": p.width, "blocks": tuple(p.blocks), "order": p.order}
     neuron = {n: getattr(p, n) for n in ("leak", "threshold", "window")}
     return SpikeBottleNet(data, structure, neuron, **recipes, seed=seed, device=p.device)
-
-
-def experiments(p: BottleneckNetworks, data: Data) -> list[SpikeBottleNet]:
-    """One :class:`SpikeBottleNet` for each of the ``repeats`` seeds of a chapter's parameters."""
-    return [experiment(p, data, seed) for seed in range(p.seed, p.seed + p.repeats)]
