@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -160,3 +161,16 @@ def test_times_of_recorded_runs_are_in_order_of_size():
     one, two = rows().query("time_steps == 4"), rows().query("time_steps == 1").assign(time_steps=16)
     table = sums.recorded_over_time({"x": (manifest, {"benchmark": two}), "y": (manifest, {"benchmark": one})})
     assert [c for c in table.columns if c.startswith("T")] == ["T = 4", "T = 16"]
+
+
+def test_published_and_recorded_losses_stand_side_by_side():
+    published = pd.DataFrame({"method": ["OPI", "QCFS", "RTS"], "ANN": [94.0, 95.0, 92.0],
+                              "T = 2": [math.nan, 85.0, 1.0], "T = 4": [90.0, 92.0, 2.0], "T = 32": 94.0})  # fmt: skip
+    lost = pd.DataFrame({"method": ["QCFS", "tuned", "OPI"], "T = 1": 9.0, "T = 2": [7.0, 1.0, 8.0],
+                         "T = 4": [2.5, 0.5, 6.0]})  # fmt: skip
+    table = sums.beside_published(published, lost)
+    columns = ["method", "T = 2, published", "T = 2, here", "T = 4, published", "T = 4, here"]
+    assert table.columns.tolist() == columns
+    opi, qcfs = table.to_numpy().tolist()
+    assert opi[0] == "OPI" and math.isnan(opi[1]) and opi[2:] == [8.0, 4.0, 6.0]
+    assert qcfs == ["QCFS", 10.0, 7.0, 3.0, 2.5]

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from ..cache import code_hash, kept_table, modules_of, state_hash
 from ..conversion import METHODS
-from ..data import Split
 from ..energy import count_operations
 from ..evaluate import accuracy
 from ..record import observe
 from ..train import pick_device
+from .samples import spread
 from .two_stage import TwoStage
 
 #: Images of a batch whose operations are counted: all T steps of it are in memory at once.
@@ -28,7 +28,7 @@ COUNTED = 16
 #: What decides, beside the networks and the data, what a measurement gives.
 MEASURING_CODE = (
     *modules_of("conversion"),
-    *("experiments/conversion_benchmark", "experiments/two_stage"),
+    *("experiments/conversion_benchmark", "experiments/two_stage", "experiments/samples"),
     *("energy", "record", "evaluate", "network", "neurons", "kernels", "quantise", "fold"),
     *("train", "augment", "data/core", "cache"),  # of methods that train the spiking network
 )
@@ -91,8 +91,7 @@ def operations_over_time(
 
 def measure(experiment: TwoStage, method: str, time_steps: Sequence[int], samples: int) -> pd.DataFrame:
     """Accuracy, steps, spikes and operations of one method; see :func:`benchmark` for the columns."""
-    device, split = pick_device(experiment.device), experiment.data.test
-    images = Split(split.x[:samples], split.y[:samples])
+    device, images = pick_device(experiment.device), spread(experiment.data.test, samples)
     batches = list(experiment.data.batches(images, COUNTED, device=device))
     parts = []
     for steps, snn, report in experiment.networks(method, time_steps):

@@ -92,3 +92,25 @@ def recorded_over_time(
     rows = pd.concat(parts, ignore_index=True)
     times = sorted((c for c in rows.columns if c.startswith("T = ")), key=lambda c: int(c[4:]))
     return rows[[c for c in rows.columns if c not in times] + times]
+
+
+def beside_published(published: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
+    """Conversion loss in points of the methods and numbers of steps that two tables share, side by side.
+
+    Args:
+        published: accuracies in percent, with ``method``, ``ANN`` and a column for each T, as from
+            :func:`snnbook.papers.over_time`.
+        lost: losses in points of one run, with ``method`` by the same names and a column for each T, as from
+            :func:`recorded_over_time`.
+
+    Returns:
+        ``method``, and for each T "T = 4, published" and "T = 4, here", as positive numbers where the SNN is worse.
+    """
+    theirs, ours = published.set_index("method"), lost.set_index("method")
+    methods = [m for m in theirs.index if m in ours.index]
+    times = [c for c in theirs.columns if c.startswith("T = ") and c in ours.columns]
+    columns = {}
+    for t in times:
+        columns[f"{t}, published"] = (theirs["ANN"] - theirs[t])[methods]
+        columns[f"{t}, here"] = ours.loc[methods, t]
+    return pd.DataFrame(columns, index=pd.Index(methods, name="method")).reset_index()
