@@ -60,8 +60,9 @@ def test_measure_agrees_with_separate_runs(experiment):
         assert row.validation_accuracy == pytest.approx(accuracy(snn, experiment.data, "validation"))
         assert row.calibration_images == report.calibration_images == 16
         assert row.validation_images == report.validation_images == 0
-        first = [(x[:10], y[:10]) for x, y in experiment.data.batches("test", 24)]
-        assert row.spikes == pytest.approx(firing_rates(snn, first)["spikes"].sum() / 10)
+        places = [round(i * 23 / 9) for i in range(10)]
+        some = [(x[places], y[places]) for x, y in experiment.data.batches("test", 24)]
+        assert row.spikes == pytest.approx(firing_rates(snn, some)["spikes"].sum() / 10)
     np.testing.assert_allclose(table["loss"], table["ann_accuracy"] - table["accuracy"])
     np.testing.assert_allclose(
         table["relu_loss"], accuracy(experiment.network("relu"), experiment.data) - table["accuracy"]
@@ -154,6 +155,21 @@ def test_recorded_runs_of_one_notebook_in_order(tmp_path):
 def test_without_recorded_runs_the_table_is_empty(tmp_path):
     assert sums.recorded_runs("13_conversion_benchmark", tmp_path) == {}
     assert sums.recorded_over_time({}).empty
+
+
+def test_runs_on_the_same_networks_are_one():
+    same = {"dataset": "digits", "model": "vgg9", "seed": 0}
+    one, two = rows().query("time_steps == 1"), rows().assign(accuracy=0.5)
+    found = {"a": ({"parameters": same | {"time_steps": [1]}}, {"benchmark": one}),
+             "b": ({"parameters": same | {"model": "vgg16"}}, {"benchmark": one}),
+             "c": ({"parameters": same | {"time_steps": [1, 4], "out_dir": "c"}}, {"benchmark": two})}  # fmt: skip
+    merged = sums.together(found)
+    assert list(merged) == ["a", "b"] and merged["a"][0] is found["a"][0]
+    wide = sums.recorded_over_time(merged).set_index("run")
+    first = sums.recorded_over_time({"a": found["a"]})
+    assert wide.loc["a", "T = 1"].tolist() == first["T = 1"].tolist()  # measured twice: the first
+    assert set(wide.loc["a", "T = 4"]) == {50.0} and wide.loc["b", "T = 4"].isna().all()
+    assert sums.together({}) == {}
 
 
 def test_times_of_recorded_runs_are_in_order_of_size():

@@ -69,6 +69,28 @@ def recorded_runs(notebook: str, folder: Path | str = "results/conversion") -> d
     return {name: run for name, run in found.items() if run[0]["notebook"] == notebook}
 
 
+def together(found: dict[str, tuple[dict, dict]]) -> dict[str, tuple[dict, dict]]:
+    """Recorded runs of a benchmark with runs on the same networks made one, under the name of the first of them.
+
+    Runs have the same networks if all of their parameters agree but the methods, the numbers of steps and folders.
+
+    Args:
+        found: from :func:`recorded_runs`.
+
+    Returns:
+        The same, with the manifest of the first run and one table ``benchmark``; a point that was measured twice is
+        that of the first.
+    """
+    apart, groups = ("methods", "time_steps", "out_dir", "data_dir", "device"), {}
+    for name, (manifest, tables) in found.items():
+        same = {k: v for k, v in manifest["parameters"].items() if k not in apart}
+        first = next((n for n, (other, _, _) in groups.items() if other == same), name)
+        groups.setdefault(first, (same, manifest, []))[2].append(tables["benchmark"])
+    point = ["method", "time_steps", "seed"]
+    return {name: (manifest, {"benchmark": pd.concat(parts, ignore_index=True).drop_duplicates(point)})
+            for name, (_, manifest, parts) in groups.items()}  # fmt: skip
+
+
 def recorded_over_time(
     found: dict[str, tuple[dict, dict]], table: str = "benchmark", column: str = "accuracy", scale: float = 100.0
 ) -> pd.DataFrame:
