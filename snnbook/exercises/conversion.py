@@ -408,7 +408,7 @@ def best_within(answer):
         answer,
         package,
         [(rows, budget) for budget in (5, 1, 4, 8, 0)],
-        hint="A row is (method, T, steps of the pre-run, accuracy); None if nothing fits.",
+        hint="A row is (method, T, steps besides these T, accuracy); None if nothing fits.",
         mistakes={"An image waits for the pre-run too: T alone is not the time.": lambda *case: package(*case, "T")},
     )
 
