@@ -38,6 +38,7 @@ ENERGY_MODELS = {
         EnergyModel("45nm_fp32", 4.6, 0.9, "Horowitz, ISSCC 2014: 32-bit float multiply 3.7 pJ, add 0.9 pJ"),
         EnergyModel("45nm_int8", 0.23, 0.03, "Horowitz, ISSCC 2014: 8-bit integer multiply 0.2 pJ, add 0.03 pJ"),
         EnergyModel("rolls", 4.6, 0.077, "Qiao et al. 2015: 77 fJ per SyOP on ROLLS (180 nm); MAC as 45nm_fp32"),
+        EnergyModel("rolls_int8", 0.23, 0.077, "77 fJ per SyOP as on ROLLS; MAC as 45nm_int8"),
     )
 }
 
@@ -109,6 +110,11 @@ class _Counter:
         steps = max(len(known), len(new))  # a pre-run may be shorter or longer than the run that follows
         self._ops[key] = sum(F.pad(x, (0, steps - len(x))) for x in (known, new))
 
+    def _passes(self, x: Tensor) -> int:
+        """How often analogue values [T·N, ...] have to pass a layer: once if every step has the same ones, else T."""
+        steps = x.unflatten(0, (-1, self.batch))
+        return 1 if bool((steps == steps[0]).all()) else len(steps)
+
     def _per_step(self, x: Tensor) -> Tensor:
         """Sum of ``x`` [T·N, ...] within each step [T]; T is 1 where static input is seen once."""
         return x.reshape(x.shape[0] // self.batch, -1).sum(1, dtype=torch.float64)
@@ -123,7 +129,7 @@ class _Counter:
             self._add(name, "connection", "ac", self._per_step(arrivals * fan))
         else:
             each = fan.sum() * x.shape[1] if x.ndim == 4 else fan * x[0].numel()
-            self._add(name, "connection", "mac", each.repeat(x.shape[0] // self.batch) * self.batch)
+            self._add(name, "connection", "mac", each.repeat(self._passes(x)) * self.batch)
 
     def neuron(self, name: str, layer: nn.Module, drive: Tensor, output: Tensor) -> None:
         """Neurons: drive and bias into the potential (2 AC a step), soft reset (1 AC a spike), leak (1 MAC a step)."""
@@ -155,7 +161,8 @@ class _Counter:
 def count_operations(net: nn.Module, batches) -> pd.DataFrame:
     """Mean operations per sample of ``net`` over ``batches`` of (x, y), exactly as they would be carried out.
 
-    Static input passes the first, analogue layer once, at step 1, however large T is.
+    Analogue values that are the same at all steps, such as static input, pass a layer once, at step 1, however large
+    T is.
 
     Returns:
         Columns ``layer``, ``part`` (connection, neuron, pool, residual), ``kind`` (mac or ac), ``step`` (from 1),

@@ -208,6 +208,7 @@ def test_entropy_and_capacity_in_closed_form():
     assert capacity(channel("bsc", ber=0.11)) == pytest.approx(0.5, abs=1e-3)
     assert capacity(channel("awgn", ebn0_db=bpsk_ebn0_db(0.2))) == pytest.approx(capacity(channel("bsc", ber=0.2)))
     assert capacity(channel("byte_erasure", loss=0.3)) == pytest.approx(0.7)
+    assert capacity(channel("packet_erasure", packet_bits=128, loss=0.3)) == pytest.approx(0.7)  # in any order
     with pytest.raises(ValueError, match="analogue"):
         capacity(channel("analogue", snr_db=3))
 

@@ -197,6 +197,8 @@ def test_wrong_networks_are_refused(net):
         compress(twin(width=1 / 16, shape=SHAPE), SHAPE, 1, 4)
     with pytest.raises(ValueError, match=r"^net = 'Network' is not allowed: a network with a codec$"):
         head(net)
+    with pytest.raises(ValueError, match=r"^net = .*'encoder'.* is not allowed: a network without a codec$"):
+        compress(compress(net, SHAPE, 2, 4)[0], SHAPE, 2, 8)
     with pytest.raises(ValueError, match=r"^split_point = 1 is not allowed: 1 to 0$"):
         compress(build("vgg5", "lif", time_steps=2, width=1 / 16), (3, 32, 32), 1, 4)
     assert isinstance(next(iter(spiking_layers(net).values())), LIF)

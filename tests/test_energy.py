@@ -240,8 +240,11 @@ def test_static_input_passes_the_stem_once_and_events_at_each_step():
     net = build("vgg5", "if", **small).eval()
     x = image(3, 2, 8, 8)
     once = lookup(count_operations(net, [(x, torch.zeros(3))]), "stem.0", "connection", "mac")
-    each = lookup(count_operations(net, [(x.expand(4, *x.shape), torch.zeros(3))]), "stem.0", "connection", "mac")
+    frames = torch.stack([image(3, 2, 8, 8, seed=i) for i in range(4)])
+    each = lookup(count_operations(net, [(frames, torch.zeros(3))]), "stem.0", "connection", "mac")
     assert len(once) == 1 and each == once * 4
+    still = lookup(count_operations(net, [(x.expand(4, *x.shape), torch.zeros(3))]), "stem.0", "connection", "mac")
+    assert still == once
 
 
 def test_steps_add_up_to_a_shorter_run():
@@ -331,9 +334,9 @@ def test_a_summary_without_macs_counts_none():
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: joules(OPS, "3nm"), "model = '3nm' is not allowed: one of 45nm_fp32, 45nm_int8, rolls"),
+    (lambda: joules(OPS, "3nm"), "model = '3nm' is not allowed: one of 45nm_fp32, 45nm_int8, rolls, rolls_int8"),
     (lambda: energy_ratio(1, 1, 0), "ann_mac = 0 is not allowed: a positive number"),
-    (lambda: energy_ratio(1, 1, 1, "x"), "model = 'x' is not allowed: one of 45nm_fp32, 45nm_int8, rolls"),
+    (lambda: energy_ratio(1, 1, 1, "x"), "model = 'x' is not allowed: one of 45nm_fp32, 45nm_int8, rolls, rolls_int8"),
 ])  # fmt: skip
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=f"^{message}$"):

@@ -160,7 +160,8 @@ def splitting():
          "total_dense_macs": 7e6 * z, "largest_payload_bits": 941.0, "total_payload_bits": 941.0 * n}
         for n in (1, 5) for z in (80.0, 90.0)
     ]  # fmt: skip
-    return explorers.split({"digits": (pd.DataFrame(rows), {"accuracy": 0.97, "dense_macs": 700e6})}, 90.0)
+    unsplit = {"accuracy": 0.97, "dense_macs": 700e6, "payload_bits": 9.41e6}
+    return explorers.split({"digits": (pd.DataFrame(rows), unsplit)}, 90.0)
 
 
 def test_split_prices_a_board(splitting):
@@ -174,7 +175,9 @@ def test_split_prices_a_board(splitting):
     assert all_of_them["millijoules"] == pytest.approx(5 * row["millijoules"], rel=1e-4)
     assert all_of_them["milliseconds"] == row["milliseconds"], "devices work at the same time"
     (unsplit,) = splitting.lines(start, "milliseconds")
-    assert unsplit.value == pytest.approx(2000)
+    assert unsplit.value == pytest.approx(2000 + 10)  # it sends its features too
+    (unsplit,) = splitting.lines(start, "millijoules")
+    assert unsplit.value == pytest.approx(1e3 * (700e6 * 1.01e-8 + 9.41e6 * 3.2e-10), rel=1e-5)
     assert splitting.sentence(start).startswith("5 devices, ζ = 90 %, Raspberry Pi 4 Model B: accuracy 95.0 %")
 
 
@@ -205,7 +208,7 @@ def test_split_starts_at_the_nearest_threshold_that_a_run_has(splitting):
     sweep = pd.DataFrame(
         [{"n_devices": 1, "zeta": z, "accuracy": 0.9} | dict.fromkeys(COLUMNS, 1e6) for z in (80.0, 86.0, 95.0)]
     )
-    e = explorers.split({"run": (sweep, {"accuracy": 1, "dense_macs": 1e6})}, 91.0)
+    e = explorers.split({"run": (sweep, {"accuracy": 1, "dense_macs": 1e6, "payload_bits": 1})}, 91.0)
     assert e.settle({})["zeta"] == 95.0
 
 

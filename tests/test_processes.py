@@ -185,9 +185,12 @@ def test_closing_ends_everything_stopped_devices_too(built):
     fleet = Fleet(built[0])
     pids = list(fleet.pids.values())
     fleet.hang(0)
+    fleet.start(1)
+    pids.append(fleet.pids[1])
     started = time.monotonic()
     fleet.close()
     assert time.monotonic() - started < 5 and gone(pids)
+    assert not fleet._reports  # no pipe is left open, of those that were started anew neither
     fleet.close()
 
 

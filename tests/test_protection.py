@@ -114,12 +114,20 @@ def test_random_state_is_left_alone():
 
 @pytest.mark.parametrize(
     "options",
-    [{"payload_bytes": 0}, {"rate": 0.1}, {"rate": 0.95}, {"packet_bytes": 0}, {"packet_bytes": 480},
+    [{"payload_bytes": 0}, {"rate": 0.1}, {"rate": 0.95}, {"packet_bytes": 0}, {"packet_bytes": 475},
      {"iterations": 0}],  # fmt: skip
 )
 def test_numbers_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Protection(**{"payload_bytes": 10} | options)
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.25, 0.3, 0.33, 0.34, 0.9])
+def test_the_largest_packet_is_encoded_at_every_rate(rate):
+    code, sent = Protection(474, rate, packet_bytes=474), payloads(1, 474)
+    bits = code.encode(sent)
+    assert bits.shape == (1, 1, code.packet_bits)
+    assert np.array_equal(code.decode(20 * (2 * bits - 1))[0], sent)
 
 
 def test_other_shapes_are_refused():

@@ -16,7 +16,7 @@ from snnbook.link.answers import Answer
 from snnbook.link.client import Client
 from snnbook.link.device import Device, Refused, open_device, walk_part
 from snnbook.link.folder import Sensor, as_sample, part_file, read_labels, read_plan, write_fleet
-from snnbook.link.garbage import garbage
+from snnbook.link.garbage import checked, garbage
 from snnbook.link.keys import make_keys
 from snnbook.link.measure import Measured
 from snnbook.link.messages import WANTS_ANSWER, Kind, Message, decode, encode
@@ -550,7 +550,7 @@ def test_an_old_version_is_told(fleet, hands):
         hand = hands(server)
         data = bytearray(encode(Message(Kind.HELLO)))
         data[4] = 0
-        hand.channel.send(bytes(data))
+        hand.channel.send(checked(bytes(data)))
         assert b"protocol version 0" in hand.take(Kind.ERROR).payload
         assert server.counts["bad version"] == 1
 

@@ -180,8 +180,9 @@ def test_break_even_is_where_both_take_as_long():
     few, many = 0.03 + spike_fleet.transfer(64, rate), spike_fleet.transfer(256, rate)
     assert few == pytest.approx(many)
     assert spike_fleet.break_even(192, 0.0) == math.inf
-    with pytest.raises(ValueError, match="saved_bytes = 0"):
-        spike_fleet.break_even(0, 1.0)
+    assert spike_fleet.break_even(0, 1.0) == 0.0  # nothing is saved
+    with pytest.raises(ValueError, match="saved_bytes = -1"):
+        spike_fleet.break_even(-1, 1.0)
 
 
 def test_tally_counts_what_differs():

@@ -55,7 +55,13 @@ def feature_shape(net: Network, shape: Shape, split_point: int) -> Shape:
 
 
 def insert(net: Network, split_point: int, encoder: nn.Module, decoder: nn.Module) -> Network:
-    """A copy of ``net`` with ``encoder`` and ``decoder`` as ``body.encoder`` and ``body.decoder`` behind a block."""
+    """A copy of ``net`` with ``encoder`` and ``decoder`` as ``body.encoder`` and ``body.decoder`` behind a block.
+
+    Raises:
+        ValueError: if ``net`` has a codec already.
+    """
+    there = [name for name, _ in net.body.named_children()]
+    check("net", there, not {"encoder", "decoder"} & set(there), "a network without a codec")
     net, parts = copy.deepcopy(net), OrderedDict()
     at = block_names(net)[split_point - 1]
     for name, module in net.body.named_children():

@@ -3,8 +3,8 @@
     E_SNN = f_r · T · MACs · E_AC         E_ANN = MACs · E_MAC
 
 MACs are those of the blocks' convolutions up to the split point, and f_r is one firing rate for all of them. Left out
-are the projection shortcuts, which carry potentials and so cost MACs at every step, the stem, the encoder, neurons,
-additions and the radio.
+are the projection shortcuts, which carry potentials and so cost MACs at every step but for the first block, where the
+image stands still, the stem, the encoder, neurons, additions and the radio.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def implied_rate(ratio: float, time_steps: int, model: str = "45nm_fp32") -> flo
 def estimated(points: pd.DataFrame, sent: Report, rate: float, stem_macs: int) -> pd.DataFrame:
     """Operations of the device's spiking part where only f_r is known.
 
-    The stem sees the still image once, a shortcut sees potentials at every step, blocks and encoder see spikes. A LIF
+    Blocks are in MS-ResNet order. The stem sees the still image once, and so does the first block's shortcut, which
+    follows the stem; any other shortcut sees potentials at every step, blocks and encoder see spikes. A LIF
     neuron takes two accumulates and one leak at every step, an addition of two branches one accumulate.
 
     Args:
@@ -80,11 +81,12 @@ def estimated(points: pd.DataFrame, sent: Report, rate: float, stem_macs: int) -
         Columns ``item`` (of ``ITEMS``), ``mac``, ``ac`` per sample.
     """
     T, before = sent.bits_each, points[points["split_point"] <= sent.split_point]
+    shortcuts = T * before["shortcut_macs"].sum() - (T - 1) * before["shortcut_macs"].iloc[0]
     neurons = before["neurons"].sum() + prod(sent.feature) + prod(sent.payload)
     additions = (before["channels"] * before["height"] * before["width"]).sum()
     rows = [
         ("blocks", 0.0, rate * T * before["macs"].sum()),
-        ("shortcuts", float(T * before["shortcut_macs"].sum()), 0.0),
+        ("shortcuts", float(shortcuts), 0.0),
         ("stem", float(stem_macs), 0.0),
         ("encoder", 0.0, rate * T * sent.encoder_macs),
         ("neurons and additions", float(T * neurons), float(T * (2 * neurons + additions))),

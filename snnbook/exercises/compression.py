@@ -225,7 +225,7 @@ def energy_shortcut(answer):
             lambda b, s, T, r: (energy.snn_joules(b, r, T), energy.snn_joules(s, r, T)),
         "In joules: a picojoule is 1e-12 J.": lambda *case: tuple(1e12 * e for e in reference(*case)),
     }
-    cases = [(1178.6e6, 117.44e6, 4, 0.247), (100e6, 10e6, 2, 0.1), (1e6, 5e6, 1, 0.9)]
+    cases = [(1178.6e6, 100.66e6, 4, 0.247), (100e6, 10e6, 2, 0.1), (1e6, 5e6, 1, 0.9)]
     close(answer, reference, cases, "Two numbers: blocks, shortcuts.", mistakes, atol=0.0)
 
 

@@ -341,16 +341,19 @@ def fused_vote(answer):
 
     def shared(logits, own, n_classes):
         p = torch.tensor(logits, dtype=torch.float64).softmax(0)
-        every = torch.full((n_classes,), p[0].item() / (n_classes - len(own)), dtype=torch.float64)
+        every = torch.full((n_classes,), p[0].item() / max(1, n_classes - len(own)), dtype=torch.float64)
         every[own] = p[1:]
         return every
 
     def holds(got, logits, own, n_classes):
         values = torch.as_tensor(np.array(got), dtype=torch.float64)
+        if len(own) == n_classes:  # no class is left for "other": the odds of the own ones among themselves
+            own_odds = torch.tensor(logits[1:], dtype=torch.float64).softmax(0)
+            return values.shape == (n_classes,) and agree(values[own].softmax(0), own_odds, 1e-6, 1e-9)
         return values.shape == (n_classes,) and agree(values.softmax(0), shared(logits, own, n_classes), 1e-6, 1e-9)
 
     cases = [(np.log([0.8, 0.1, 0.1]).round(6).tolist(), [0, 1], 10), ([0.5, 2.0, -1.0, 0.3], [4, 2, 0], 6)]
-    cases += [([1.5, -0.5], [3], 4), ([3.0, 1.0, 2.0], [1, 2], 3 + 1)]
+    cases += [([1.5, -0.5], [3], 4), ([3.0, 1.0, 2.0], [1, 2], 3 + 1), ([0.0, 1.0, 2.0], [1, 0], 2)]
     says = 'the softmax over all classes gives each own class its probability and every other an equal share of "other"'
     law(answer, cases, holds, says)
 

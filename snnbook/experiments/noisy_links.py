@@ -36,7 +36,7 @@ from .spike_bottlenet import SpikeBottleNet
 BATCH = 256
 
 #: Data bytes of a packet under an error-correcting code at most.
-PACKET_BYTES = 476
+PACKET_BYTES = 474
 
 
 class Mask(nn.Module):

@@ -14,12 +14,12 @@ import pandas as pd
 from torch import nn
 
 from ..bottleneck import baseline, energy
+from ..bottleneck.codec import head
 from ..bottleneck.selection import Candidate
-from ..bottleneck.sizes import Report
 from ..checks import check
-from ..counts import count
 from ..data import Data
 from ..evaluate import accuracy
+from ..network import Network
 from ..papers import table as published
 from ..params import CompressionAccuracy
 from ..train import pick_device
@@ -97,19 +97,19 @@ def paper_candidates(cuts: pd.DataFrame, time_steps: Sequence[int]) -> list[Cand
 
 
 def codes(e: SpikeBottleNet, split_point: int, channels: int, stride: int, bits: int) -> dict:
-    """Accuracy of a trained BottleNet++, its drop from the ANN (0 to 1), and what it sends."""
+    """Accuracy of a trained BottleNet++, its drop from the ANN (0 to 1), what it sends, and its energy."""
     net, report = e.bottlenet(split_point, channels, stride, bits)
     reached, validated = e.accuracies(net)
     drop = e.accuracy(e.ann()) - reached
     found = {"accuracy": reached, "validation_accuracy": validated, "drop": drop}
-    return found | {"bytes": report.bytes, "report": report}
+    return found | {"bytes": report.bytes, "joules": ann_joules(e, net, split_point)}
 
 
-def ann_joules(e: SpikeBottleNet, report: Report) -> tuple[float, float]:
-    """Joules of the ANN's device part: as the paper counts, and with stem, shortcuts and encoder."""
-    points, stem = e.points(), int(count(e.ann().cpu(), e.data.shape)["macs"].iloc[0])
-    work = energy.dense(points, report, stem)
-    return energy.joules(work, items=("blocks",)), energy.joules(work)
+def ann_joules(e: SpikeBottleNet, net: Network, split_point: int) -> tuple[float, float]:
+    """Joules of the device part of a BottleNet++: as the paper counts, and with everything, padding excluded."""
+    blocks = float(e.points()["cumulative_macs"].iloc[split_point - 1])
+    device = head(net).eval().to(pick_device(e.device))
+    return energy.ann_joules(blocks), energy.joules(energy.counted(device, e.batches(1)))
 
 
 def cells(e: SpikeBottleNet, cuts: pd.DataFrame, table: pd.DataFrame, radio: str = "Wi-Fi") -> pd.DataFrame:
@@ -139,18 +139,17 @@ def cells(e: SpikeBottleNet, cuts: pd.DataFrame, table: pd.DataFrame, radio: str
                     for key in ("bytes", "accuracy", "validation_accuracy", "drop")}  # fmt: skip
         ann = dict(zip(("ann_accuracy", "ann_validation_accuracy"), e.accuracies(e.ann()), strict=True))
         whole = {"float32": 32 * row.compression / row.time_steps} | ann
-        rows.append(whole | controls | _energy_ratios(e, row, eight["report"], equal["report"], radio))
+        rows.append(whole | controls | _energy_ratios(row, eight, equal, radio))
     joined = table.reset_index(drop=True).merge(cuts.drop(columns=["channels", "stride"]), on="split_point", how="left")
     joined["full_bytes"] = joined["full_bytes"] * joined["time_steps"] // joined["paper_steps"]
     return pd.concat([joined, pd.DataFrame(rows)], axis=1)
 
 
-def _energy_ratios(e: SpikeBottleNet, row: tuple, eight: Report, equal: Report, radio: str) -> dict[str, float]:
+def _energy_ratios(row: tuple, eight: dict, equal: dict, radio: str) -> dict[str, float]:
     """The four ratios of :func:`cells`: E_ANN/E_SNN of the device, by what is counted and against which control."""
-    paper, work = ann_joules(e, eight)
-    control = ann_joules(e, equal)[1]
+    (paper, work), (_, control) = eight["joules"], equal["joules"]
     air = {name: energy.radio_joules(8 * n, radio) for name, n in
-           (("eight", eight.bytes), ("equal", equal.bytes), ("spikes", row.bytes))}  # fmt: skip
+           (("eight", eight["bytes"]), ("equal", equal["bytes"]), ("spikes", row.bytes))}  # fmt: skip
     spikes = row.counted_joules + air["spikes"]
     return {
         "paper_ratio": paper / row.paper_joules,

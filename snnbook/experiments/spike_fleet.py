@@ -141,8 +141,11 @@ def break_even(saved_bytes: float, more_seconds: float) -> float:
     """Rate in bit/s below which sending less is faster though it takes ``more_seconds`` of computing.
 
     Infinite if it does not take more. Equation: r* = 8 · saved bytes / more seconds.
+
+    Raises:
+        ValueError: for a negative number of saved bytes.
     """
-    check("saved_bytes", saved_bytes, saved_bytes > 0, "above 0")
+    check("saved_bytes", saved_bytes, saved_bytes >= 0, "0 or more")
     return 8 * saved_bytes / more_seconds if more_seconds > 0 else float("inf")
 
 

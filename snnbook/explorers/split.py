@@ -44,8 +44,8 @@ def recorded(found: Mapping[str, tuple[dict, dict]]) -> dict[str, tuple[pd.DataF
     for name, (_, tables) in found.items():
         mean = tables["sweep"].groupby(["n_devices", "zeta"], as_index=False).mean(numeric_only=True)
         accuracy = tables["fused"].set_index("fusion").loc["unsplit", "accuracy"]
-        macs = tables["costs"].set_index("device").loc["unsplit features", "dense_macs"]
-        sweeps[f"{name}, recorded"] = mean, {"accuracy": float(accuracy), "dense_macs": float(macs)}
+        whole = tables["costs"].set_index("device").loc["unsplit features", ["dense_macs", "payload_bits"]]
+        sweeps[f"{name}, recorded"] = mean, {"accuracy": float(accuracy)} | whole.astype(float).to_dict()
     return sweeps
 
 
@@ -58,8 +58,8 @@ def split(
 
     Args:
         sweeps: label of a run → its sweep (one row for each N and ζ, columns of
-            :func:`snnbook.experiments.ec_snn_tables.sweep`) and the unsplit network's ``accuracy`` (0 to 1) and
-            ``dense_macs``.
+            :func:`snnbook.experiments.ec_snn_tables.sweep`) and the unsplit network's ``accuracy`` (0 to 1),
+            and ``dense_macs`` and ``payload_bits`` of its device, which has no head either and sends its features.
         zeta: ζ at the start, in percent; the nearest that a run has.
         boards: names of device profiles that multiply zeros; all by default, the Raspberry Pi first.
 
@@ -75,7 +75,8 @@ def split(
             check("board", board.name, not board.skips_zeros, "a board that multiplies zeros")
             parts += [_points(sweep, board, account).assign(run=label) for account in ACCOUNTS]
             where = {"run": label, "board": board.title}
-            values = zip(("milliseconds", "millijoules"), _cost(unsplit["dense_macs"], 0, board), strict=True)
+            spent = _cost(unsplit["dense_macs"], unsplit["payload_bits"], board)
+            values = zip(("milliseconds", "millijoules"), spent, strict=True)
             references += [Reference(column, "unsplit", value, where) for column, value in values]
     numbers = sorted({int(n) for part in parts for n in part["n_devices"]})
     start = zeta if zeta is None else min((z for part in parts for z in part["zeta"]), key=lambda z: abs(z - zeta))

@@ -118,7 +118,10 @@ CHANNELS: dict[str, tuple[Callable[..., Tensor], str]] = {
 
 @dataclass(frozen=True)
 class Channel:
-    """A channel of :data:`CHANNELS` with its options, to be called with (values, generator); see :func:`channel`."""
+    """A channel of :data:`CHANNELS` with its options, to be called with (values, generator); see :func:`channel`.
+
+    The first option is the level of its noise.
+    """
 
     name: str
     options: tuple[tuple[str, float], ...]
@@ -145,7 +148,7 @@ def channel(name: str, **options: float) -> Channel:
     for option in options:
         check("option", option, option in known, f"{name} knows {', '.join(known)}")
     check(known[0], None, known[0] in options, f"{name} needs a value of it")
-    made = Channel(name, tuple(options.items()))
+    made = Channel(name, tuple((option, options[option]) for option in known if option in options))
     made(torch.zeros(1, 1, 1), Generator().manual_seed(0))  # options out of range are refused here
     return made
 

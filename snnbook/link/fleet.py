@@ -279,8 +279,12 @@ class Fleet:
         """End a device's process at once (SIGKILL); nothing if it does not run."""
         process = self._running.pop(part, None)
         if process is not None:
-            process.kill()
-            process.join()
+            self._end(process)
+
+    def _end(self, process: multiprocessing.Process) -> None:
+        process.kill()
+        process.join()
+        self._reports.pop(process.pid).close()
 
     def hang(self, part: int) -> None:
         """Stop a device's process where it is (SIGSTOP): its connection stays, it does not answer."""
@@ -310,8 +314,7 @@ class Fleet:
         for part in list(self._running):
             self.kill(part)
         if self._server is not None:
-            self._server.kill()
-            self._server.join()
+            self._end(self._server)
         if self.client is not None:
             self.client.close()
         if self._links is not None:

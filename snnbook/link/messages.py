@@ -114,17 +114,17 @@ def decode(data: bytes) -> Message:
     """Bytes as a message.
 
     Raises:
-        BadMessage: for anything that :func:`encode` cannot have made; its ``reason`` is length, magic, version, crc,
+        BadMessage: for anything that :func:`encode` cannot have made; its ``reason`` is length, magic, crc, version,
             kind, flags or shape.
     """
     _need(len(data) >= HEADER_BYTES, "length", f"{len(data)} bytes: less than a header")
     magic, version, kind, part, sample, first, steps, *shape, flags, micros, length = _HEADER.unpack_from(data)
     _need(magic == MAGIC, "magic", "no message of this protocol")
-    _need(version == VERSION, "version", f"protocol version {version}; this side speaks {VERSION}")
     _need(length == len(data) - HEADER_BYTES <= MAX_PAYLOAD, "length", f"{len(data)} bytes, {length} announced")
     (crc,) = _CRC.unpack_from(data, _HEADER.size)
     payload = data[HEADER_BYTES:]
     _need(crc == zlib.crc32(payload, zlib.crc32(data[: _HEADER.size])), "crc", "checksum does not match")
+    _need(version == VERSION, "version", f"protocol version {version}; this side speaks {VERSION}")
     _need(kind in Kind._value2member_map_, "kind", f"unknown kind {kind}")
     allowed = WANTS_ANSWER | CODED if kind == Kind.FEATURES else WANTS_ANSWER
     _need(flags & ~allowed == 0, "flags", f"unknown flags {flags:#x}")

@@ -43,7 +43,7 @@ class Protection:
         payload_bytes: of every payload.
         rate: information bits (checksums included) per transmitted bit, 1/5 to 9/10; 1 stands for no code, a
             checksum only.
-        packet_bytes: data bytes of a packet at most, 1 to 476; packets of a payload are equally long.
+        packet_bytes: data bytes of a packet at most, 1 to 474; packets of a payload are equally long.
         iterations: of belief propagation.
 
     Raises:
@@ -58,7 +58,7 @@ class Protection:
     def __post_init__(self) -> None:
         check("payload_bytes", self.payload_bytes, self.payload_bytes >= 1, "at least 1")
         check("rate", self.rate, self.rate == 1 or 0.2 <= self.rate <= 0.9, "0.2 to 0.9, or 1 for no code")
-        check("packet_bytes", self.packet_bytes, 1 <= self.packet_bytes <= 476, "1 to 476")
+        check("packet_bytes", self.packet_bytes, 1 <= self.packet_bytes <= 474, "1 to 474")
         check("iterations", self.iterations, self.iterations >= 1, "at least 1")
 
     @property
