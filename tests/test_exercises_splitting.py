@@ -132,7 +132,7 @@ def test_any_higher_demands_that_greedy_places_are_right(capsys):
 def test_a_vote_is_right_up_to_a_constant(capsys):
     def probabilities(logits, own, n_classes):
         p = np.exp(logits) / np.exp(logits).sum()
-        outside = np.log(p[0] / (n_classes - len(own)))
+        outside = np.log(p[0] / max(1, n_classes - len(own)))
         return [np.log(p[1 + own.index(k)]) if k in own else outside for k in range(n_classes)]
 
     check("ex-fused-vote", probabilities)
