@@ -57,6 +57,18 @@ def test_what_is_missing_at_half_of_the_deadline_is_asked_for_once():
     assert a.to_remind(10.0) == [later] and a.next_due() == 10
 
 
+def test_a_slow_link_is_not_burdened_with_reminders_until_it_is_quick_again():
+    a = Assembly(plan(in_flight=20))
+    a.slow()
+    s = a.begin(1, 0b111, now=0.0)
+    assert not a.to_remind(9.9) and a.ready(10) == [s]
+    a.quick(1, now=5.0)  # not within half of the deadline
+    assert a.begin(2, 1, now=20.0).remind == 30
+    for n in range(7):
+        a.quick(2, now=24.9)
+        assert a.begin(3 + n, 1, now=20.0).remind == pytest.approx(max(25, 20 + 10 * 0.9 ** (n + 1)))
+
+
 def test_parts_that_are_not_expected_are_not_waited_for_but_used():
     a = Assembly(plan())
     s = a.begin(1, 0b001, 0.0)

@@ -12,7 +12,7 @@ from fleets import make_split, serving, single_process
 from snnbook.__main__ import _parser
 from snnbook.link.client import Client
 from snnbook.link.commands import _rates
-from snnbook.link.device import open_device
+from snnbook.link.device import Device, open_device
 from snnbook.link.folder import as_sample, part_file
 from snnbook.link.shaper import Noise, Rate
 from snnbook.link.transport import Channel, Listener
@@ -125,6 +125,32 @@ def test_triggers_and_spikes_that_are_lost_are_asked_for_again(tmp_path, first_s
         assert torch.allclose(a.answer.logits, single_process([head], tail, as_sample(samples[a.index])), atol=1e-5)
         assert a.answer.payload_bytes == plan.payload_bytes()[0]  # nothing was taken twice
     assert counts["triggered again"] > 0 and counts["answered"] == counts["asked"] == len(rows)
+
+
+def test_a_link_that_needs_most_of_the_deadline_recovers_from_needless_reminders(tmp_path):
+    """One payload takes 0.6 of the deadline: reminders double the load, and every answer was partial from then on."""
+    deadline = 0.6
+    plan = make_split(tmp_path, deadline=deadline)[-1]
+    bits, stop = 8 * (40 + plan.payload_bytes()[0]), threading.Event()
+    with serving(tmp_path) as server:
+        channel = Channel(server.listener.address, up=Rate(bits / (0.6 * deadline)))
+        device = open_device(part_file(tmp_path, 0), tmp_path / "samples.safetensors", channel)
+        device.hello = lambda said=[]: said or said.append(Device.hello(device))  # once: the link is for payloads
+        thread = threading.Thread(target=device.run, args=(stop,))
+        thread.start()
+        client = Client(server.listener.address)
+        try:
+            while not client.status()["parts"]:
+                time.sleep(1e-3)
+            asked = [client.run([i], timeout=10.0)[0][0] for i in [0, 1, 2, 3, 4, 5, 0, 1, 2, 3]]
+        finally:
+            stop.set()
+            thread.join()
+            client.close()
+            channel.close()
+        counts = dict(server.counts)
+    assert not asked[0].answer.partial and not any(a.answer.partial for a in asked[-5:])
+    assert 0 < counts["triggered again"] < 4
 
 
 def test_noise_on_the_command_line():

@@ -2,7 +2,8 @@
 
 A sample is open from the first word of it until it is answered: when all expected parts are there, or at its deadline
 with those that are. At half of its deadline, once, what is missing is asked for again, because a message may have been
-lost. Everything is bounded: open samples, steps of each, answers that are remembered.
+lost. Where features come twice or too late they were slow and not lost, and a copy makes a slow link slower: then that
+is put off until the link is quick again. Everything is bounded: open samples, steps of each, answers remembered.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Assembly:
     def __init__(self, plan: Plan):
         self.plan = plan
         self.open: OrderedDict[int, Open] = OrderedDict()
+        self._wait = plan.deadline / 2
         self._answers: OrderedDict[int, tuple[int, bytes]] = OrderedDict()
         self._codes = {i: SpikeModel.read(code) for i, code in enumerate(plan.codes) if code is not None}
         for i, code in self._codes.items():
@@ -88,8 +90,8 @@ class Assembly:
         """Open a sample and wait for the parts in ``expected``; ``None`` if as many as allowed are open."""
         if len(self.open) >= self.plan.in_flight:
             return None
-        deadline = self.plan.deadline
-        self.open[sample] = Open(sample, now + deadline, now + deadline / 2, expected, self.plan.steps_at_first)
+        due, remind = now + self.plan.deadline, now + self._wait
+        self.open[sample] = Open(sample, due, remind, expected, self.plan.steps_at_first)
         return self.open[sample]
 
     def add(self, m: Message) -> str:
@@ -127,12 +129,21 @@ class Assembly:
         """Wait for ``steps`` further time steps of the parts that have arrived."""
         sample.wanted, sample.expected = sample.wanted + steps, sample.mask
 
+    def slow(self) -> None:
+        """Features came twice or too late: later samples are reminded of later, at last not before their deadline."""
+        self._wait = min(2 * self._wait, self.plan.deadline)
+
+    def quick(self, sample: int, now: float) -> None:
+        """Features of an open sample came; within half of its deadline they count towards the usual reminder."""
+        if now < self.open[sample].due - self.plan.deadline / 2:
+            self._wait = max(0.9 * self._wait, self.plan.deadline / 2)
+
     def ready(self, now: float) -> list[Open]:
         """Samples to be answered: complete ones and those whose deadline has come."""
         return [s for s in self.open.values() if now >= s.due or s.complete()]
 
     def to_remind(self, now: float) -> list[Open]:
-        """Samples half of whose time is over, each once."""
+        """Samples of which something is missing for long, each once."""
         found = [s for s in self.open.values() if now >= s.remind]
         for sample in found:
             sample.remind = math.inf

@@ -3,8 +3,9 @@
 One loop, one thread. Whatever arrives is either a message that is expected now, or it is counted and dropped.
 
 A trigger, or what a device answers to it, may be lost on the way. Devices that are expected and not done are therefore
-triggered again whenever somebody repeats the request for an open sample, and once at half of its deadline. What comes
-twice is dropped; what has not come at the deadline is missing in the answer, which says so.
+triggered again whenever somebody repeats the request for an open sample, and once at half of its deadline, unless
+features are slow rather than lost (:mod:`snnbook.link.assembly`). What comes twice is dropped; what has not come at the
+deadline is missing in the answer, which says so.
 """
 
 from __future__ import annotations
@@ -192,6 +193,7 @@ class Server:
         if not m.flags & WANTS_ANSWER or found is not None:
             late = found is None or not found[0] >> m.part & 1
             self.counts["late" if late else "duplicate"] += 1
+            self.assembly.slow()
             if m.flags & WANTS_ANSWER:
                 self._again(peer, m.sample)
             return False
@@ -208,6 +210,10 @@ class Server:
         self._heard[m.part] = time.monotonic()
         status = self.assembly.add(m)
         self.counts[{"taken": "features", "shape": "bad shape", "code": "bad code"}.get(status, status)] += 1
+        if status == "taken":
+            self.assembly.quick(m.sample, time.monotonic())
+        elif status == "duplicate" and not m.flags & WANTS_ANSWER:
+            self.assembly.slow()
         if m.flags & WANTS_ANSWER:
             self.assembly.open[m.sample].askers.add(peer)
             if status == "duplicate":
