@@ -6,32 +6,22 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
-
-import yaml
 
 from . import params
 from .checks import check
 from .link import commands as processes
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-4, without a point, for a string; here it is a number."""
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
-
-
 def parse(values: list[list[str]], yaml_texts: list[str], files: list[str]) -> dict[str, object]:
     """Parameters from ``-p name value`` (read as YAML, so lists work), ``-y`` YAML texts and ``-f`` YAML files."""
     merged: dict[str, object] = {}
     for text in [Path(f).read_text(encoding="utf-8") for f in files] + yaml_texts:
-        loaded = yaml.load(text, _Loader)
+        loaded = params.read_yaml(text)
         check("parameters", text, isinstance(loaded, dict), "a YAML mapping of names to values")
         merged |= loaded
-    return merged | {name: yaml.load(value, _Loader) for name, value in values}
+    return merged | {name: params.read_yaml(value) for name, value in values}
 
 
 def known_parameters(notebook: Path) -> dict[str, str]:

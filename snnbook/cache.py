@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
@@ -16,7 +17,7 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from .checks import check
 from .data import Data
@@ -80,10 +81,22 @@ def code_hash(modules: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join(_meaning(_PACKAGE / f"{m}.py") for m in modules).encode()).hexdigest()
 
 
+def layer_code(net: nn.Module) -> tuple[str, ...]:
+    """Modules of this package that define layers of ``net``, but for those that belong to every key anyway."""
+    files = {Path(sys.modules[type(m).__module__].__file__) for m in net.modules()
+             if type(m).__module__.split(".")[0] == _PACKAGE.name}  # fmt: skip
+    names = {str(path.relative_to(_PACKAGE).with_suffix("")) for path in files}
+    return tuple(sorted(names - {*TRAINING_CODE, *SPIKING_CODE}))
+
+
 def state_hash(net: nn.Module) -> str:
     """sha256 over the names, shapes and bytes of every parameter and buffer."""
+    return _digest(net.state_dict())
+
+
+def _digest(state: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, value in net.state_dict().items():
+    for name, value in state.items():
         array = value.detach().cpu().contiguous().numpy()
         digest.update(f"{name}{array.dtype}{array.shape}".encode() + array.tobytes())
     return digest.hexdigest()
@@ -101,7 +114,7 @@ def key(net: nn.Module, data: Data, recipe: Recipe) -> str:
     ]
     parts += [data.kind, str(data.mean.tolist()), str(data.std.tolist())]
     parts += [json.dumps(asdict(recipe), sort_keys=True), torch.__version__]
-    parts += [code_hash(TRAINING_CODE + (SPIKING_CODE if spiking_layers(net) else ()))]
+    parts += [code_hash(TRAINING_CODE + (SPIKING_CODE if spiking_layers(net) else ()) + layer_code(net))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
@@ -110,8 +123,9 @@ def _load(net: nn.Module, path: Path) -> pd.DataFrame:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             digest, history = file.metadata()["state"], json.loads(file.metadata()["history"])
+        found = _digest({name: state[name] for name in net.state_dict()})
+        check("state", found[:12], found == digest, f"{digest[:12]}… as when it was written")
         net.load_state_dict(state)
-        check("state", state_hash(net)[:12], state_hash(net) == digest, f"{digest[:12]}… as when it was written")
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it and the network is trained again") from error
     return pd.DataFrame(history)

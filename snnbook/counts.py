@@ -35,7 +35,7 @@ def count(net: nn.Module, shape: tuple[int, int, int]) -> pd.DataFrame:
     """Output shape, parameters and MACs per time step and sample of each connection; nothing is computed.
 
     Args:
-        net: a network; its spiking layers run one step.
+        net: a network; its spiking layers run one step. What runs twice, as in a pre-run, is listed once.
         shape: (C, H, W) of one input frame.
 
     Returns:
@@ -44,12 +44,12 @@ def count(net: nn.Module, shape: tuple[int, int, int]) -> pd.DataFrame:
     net = copy.deepcopy(net).to("meta").eval()
     if getattr(net, "time_steps", None) is not None:
         net.time_steps = 1
-    rows = []
+    rows: dict[str, tuple] = {}
 
     def note(name):
         def hook(module, inputs, y):
             n = sum(p.numel() for p in module.parameters())
-            rows.append((name, tuple(y.shape[1:]), n, macs(module, inputs[0].shape, y.shape)))
+            rows.setdefault(name, (name, tuple(y.shape[1:]), n, macs(module, inputs[0].shape, y.shape)))
 
         return hook
 
@@ -57,7 +57,7 @@ def count(net: nn.Module, shape: tuple[int, int, int]) -> pd.DataFrame:
         module.register_forward_hook(note(name))
     with torch.no_grad():
         net(torch.empty(1, *shape, device="meta"))
-    return pd.DataFrame(rows, columns=["layer", "output", "parameters", "macs"])
+    return pd.DataFrame(rows.values(), columns=["layer", "output", "parameters", "macs"])
 
 
 def parameters(net: nn.Module) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .checks import check, check_choice
 from .counts import count
-from .network import Residual
+from .network import Residual, evaluating
 from .record import observe
 
 
@@ -170,6 +170,7 @@ def count_operations(net: nn.Module, batches) -> pd.DataFrame:
     """
     counter = _Counter()
     with (
+        evaluating(net),
         torch.no_grad(),
         observe(net, neuron=counter.neuron, connection=counter.connection, junction=counter.junction),
     ):

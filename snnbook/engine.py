@@ -173,9 +173,30 @@ def _check_lowering(net: nn.Module, precision: str) -> None:
         check(name or "net", type(module).__name__, known, "layers of snnbook.models; prepare others in fp32")
         if isinstance(module, nn.AvgPool2d):
             plain = module.kernel_size == module.stride and module.padding == 0 and isinstance(module.kernel_size, int)
-            check(name, module, plain, "an average pool whose windows do not overlap")
+            plain = plain and not module.ceil_mode and module.divisor_override is None
+            check(name, module, plain, "an average pool whose windows do not overlap, with no option")
+        if isinstance(module, nn.Conv2d):
+            check(name, module, module.padding_mode == "zeros", "a convolution that is padded with zeros")
     here = torch.backends.mkldnn.is_available() and next(net.parameters()).device.type == "cpu"
     check("precision", precision, precision != "int8" or here, "fp32 or bf16 (8-bit convolutions need oneDNN on a CPU)")
+
+
+def _check_sums(net: Network, example: Tensor) -> None:
+    """ValueError for a chain of pools that may add up more spikes than a byte holds."""
+    area = 1
+
+    def neuron(name: str, layer: nn.Module, drive: Tensor, output: Tensor) -> None:
+        nonlocal area
+        area = 1
+
+    def pool(name: str, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        nonlocal area
+        if isinstance(module, nn.AvgPool2d):
+            area *= module.kernel_size**2
+            check(name, module, area <= 255, f"pools over at most 255 spikes in int8, not {area}")
+
+    with torch.no_grad(), observe(net, neuron=neuron, junction=pool):
+        net(example[:1] if example.ndim == 4 else example[:, :1])
 
 
 def prepare(net: Network, example: Tensor, precision: str = "fp32") -> Network:
@@ -200,6 +221,8 @@ def prepare(net: Network, example: Tensor, precision: str = "fp32") -> Network:
         check("net", type(net).__name__, spiking, f"a spiking network ({precision} is about spikes)")
         _check_lowering(net, precision)
         conv = Int8Conv if precision == "int8" else Bf16Conv
+        if precision == "int8":
+            _check_sums(net, example)
         new: dict[str, nn.Module] = {}
         for name, unit in _units(net, example).items():
             new |= _small(name, net.get_submodule(name), unit, conv)

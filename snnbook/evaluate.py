@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from .checks import check
 from .data import Data
+from .network import evaluating
 
 
 def outputs(
     net: nn.Module, data: Data, split: str = "test", batch_size: int = 256, device: str | torch.device = "cpu"
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (logits, labels) batch by batch, in eval mode, without gradient; the network's mode is put back.
+    """Yield (logits, labels) batch by batch, in eval mode, without gradient; the modes of its modules are put back.
 
     Args:
         net: a network with logits [N, K] or [T, N, K].
@@ -24,18 +25,18 @@ def outputs(
         batch_size: samples a batch.
         device: where to compute.
     """
-    training = net.training
-    net.eval().to(device)
-    try:
-        with torch.no_grad():
-            for x, y in data.batches(split, batch_size, device=device):
-                yield net(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x), y
-    finally:
-        net.train(training)
+    with evaluating(net.to(device)), torch.no_grad():
+        for x, y in data.batches(split, batch_size, device=device):
+            yield net(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x), y
 
 
 def accuracy(net: nn.Module, data: Data, split: str = "test", **options) -> float:
-    """Share of samples, 0 to 1, whose largest logit (averaged over T) is at the label; options as :func:`outputs`."""
+    """Share of samples, 0 to 1, whose largest logit (averaged over T) is at the label; options as :func:`outputs`.
+
+    Raises:
+        ValueError: for a split without samples.
+    """
+    check(f"data.{split}", len(getattr(data, split)), len(getattr(data, split)) > 0, "at least one sample")
     right = total = 0
     for logits, y in outputs(net, data, split, **options):
         mean = logits.mean(0) if logits.ndim == 3 else logits

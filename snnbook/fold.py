@@ -27,6 +27,16 @@ def replace(net: nn.Module, new: dict[str, nn.Module]) -> nn.Module:
     return net
 
 
+def channels_last_is_safe(net: nn.Module) -> bool:
+    """Whether ``net`` can be trained channels last on a CPU.
+
+    oneDNN, as PyTorch 2.11 has it, writes past its memory in the weight gradient of a strided 1×1 convolution whose
+    input has fewer channels than the processor's vectors: 8 with AVX2, 16 with AVX-512.
+    """
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    return not any(m.kernel_size == (1, 1) and m.stride != (1, 1) and m.in_channels < 16 for m in convs)
+
+
 class _Uses(TorchDispatchMode):
     """Counts, while it is active, how many operations other than a batch norm take each tensor, by its id."""
 

@@ -6,7 +6,8 @@ puts T in front of the batch, folds it in, [T, N, ...] → [T·N, ...], and unfo
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,17 @@ PIECE = 4
 def _watched(net: nn.Module) -> bool:
     """Whether a forward hook asks for the whole history of some layer."""
     return any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[nn.Module]:
+    """Within the context ``net`` is in eval mode; afterwards every module has the mode that it had."""
+    before = [(m, m.training) for m in net.modules()]
+    try:
+        yield net.eval()
+    finally:
+        for m, training in before:
+            m.training = training
 
 
 class Network(nn.Module):
@@ -43,6 +55,8 @@ class Network(nn.Module):
     @time_steps.setter
     def time_steps(self, value: int | None) -> None:
         check("time_steps", value, value is None or value >= 1, "None or at least 1")
+        early = [] if value is None else list(spiking_layers(self.stem))
+        check("stem", early, not early, "no spiking layers (static input passes the stem once; the body has them)")
         self._time_steps = value
         for layer in spiking_layers(self).values():
             layer.time_steps = value

@@ -103,11 +103,14 @@ class _Spiking:
         self.more_to_come = False
         self.steps_done = 0
 
-    def _apply(self, fn):
+    def _apply(self, fn, recurse: bool = True):  # SpikingJelly takes fn only
         """As for any module; ``step_bias`` goes along flat, because its five axes have no channels-last format."""
         bias, self.step_bias = self.step_bias, None
-        super()._apply(fn)
-        self.step_bias = bias if bias is None else fn(bias.flatten()).view(bias.shape)
+        try:
+            super()._apply(fn)
+            bias = bias if bias is None else fn(bias.flatten()).view(bias.shape)
+        finally:  # a move that fails leaves it where it was
+            self.step_bias = bias
         return self
 
     def __getstate__(self) -> dict:

@@ -7,6 +7,7 @@ papermill injects whatever it is given, so the cell after ``parameters`` reads t
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -14,9 +15,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import yaml
 from IPython.display import Markdown, display
 
 from .checks import check, check_choice
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-4, without a point, for a string; here it is a number."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def read_yaml(text: str) -> object:
+    """YAML as the command line takes it; ``yaml.YAMLError`` for what is none."""
+    return yaml.load(text, _Loader)
+
 
 #: Image sets of the chapters on conversion and on cut networks; ``npz`` is a file of one's own.
 IMAGE_SETS = ("digits", "cifar10", "cifar100", "npz")

@@ -29,9 +29,10 @@ def quantise_clip(z: Tensor, lam: Tensor | float, levels: int, shift: float = 0.
         shift: 0 for the floor of equation (8), ½ for QCFS.
 
     Raises:
-        ValueError: if ``levels`` is below 1.
+        ValueError: if ``levels`` is below 1 or ``shift`` is not in [0, 1).
     """
     check("levels", levels, levels >= 1, "at least 1")
+    check("shift", shift, 0 <= shift < 1, "0 to below 1")
     return _QuantiseClip.apply(z, torch.as_tensor(lam, dtype=z.dtype, device=z.device), levels, shift)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .counts import connections
-from .network import Residual
+from .network import Residual, evaluating
 from .neurons import spiking_layers
 
 #: Callback of a layer: name, module, input, output (both folded, [T·N, ...], inside a network).
@@ -114,7 +114,7 @@ class FiringRates:
 def firing_rates(net: nn.Module, batches) -> pd.DataFrame:
     """Firing rates of ``net`` over ``batches`` of (x, y); see :meth:`FiringRates.table`."""
     rates = FiringRates()
-    with torch.no_grad(), observe(net, neuron=rates):
+    with evaluating(net), torch.no_grad(), observe(net, neuron=rates):
         for x, _ in batches:
             net(x)
     return rates.table()

@@ -35,9 +35,10 @@ def response(z: Tensor, threshold: float, time_steps: int, v0: float = 0.0) -> T
     """φ(z) of an IF neuron under constant drive ``z``, equation (3); same shape and unit as ``z``.
 
     Raises:
-        ValueError: if ``threshold`` is not positive or ``time_steps`` is below 1.
+        ValueError: if ``threshold`` is not positive, ``time_steps`` is below 1, or v(0) is not in [0, θ).
     """
     _check(threshold, time_steps)
+    check("v0", v0, 0 <= v0 < threshold, "0 to below the threshold")
     return quantise_clip(z, threshold, time_steps, v0 / threshold)
 
 

@@ -21,6 +21,7 @@ import yaml
 from tqdm import tqdm
 
 from .checks import check
+from .params import read_yaml
 from .runs import atomic, versions
 
 #: Workers that may die under a cell before it counts as failed.
@@ -40,7 +41,7 @@ def values(text: str) -> list[object]:
         check("grid", text, len(found) > 0, "first:last:step with first <= last and a step of at least 1")
         return found
     try:
-        return yaml.safe_load(f"[{text}]")
+        return read_yaml(f"[{text}]")
     except yaml.YAMLError as error:
         raise ValueError(f"grid = {text!r} is not allowed: values with commas between ({error})") from error
 
@@ -197,7 +198,8 @@ class Sweep:
                 self.keep(name, result)
                 error = result["error"]
             else:
-                error = str(future.exception() or future.status).splitlines()[0]
+                raised = future.exception() or future.status
+                error = (str(raised).splitlines() or [type(raised).__name__])[0]
             if error is not None:
                 failed[name] = error
             bar.update()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .checks import check
 from .counts import connections, count
 from .energy import count_operations, energy_ratio, fan_out
+from .network import evaluating
 from .record import observe
 
 
@@ -41,7 +42,7 @@ def dense_connections(net: nn.Module, shape: tuple[int, int, int]) -> pd.DataFra
 
     handles = [m.register_forward_hook(note(name)) for name, m in connections(net).items()]
     try:
-        with torch.no_grad():
+        with evaluating(net), torch.no_grad():
             net(torch.zeros(1, *shape))
     finally:
         for handle in handles:

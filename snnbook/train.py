@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import pickle
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from .augment import augmentation
 from .checks import check, check_choice
 from .data import Data
 from .evaluate import accuracy
+from .fold import channels_last_is_safe
 from .runs import bf16_is_native
 
 #: Seconds between checkpoints inside an epoch; each epoch's end writes one too.
@@ -109,6 +111,12 @@ def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
     return fabric
 
 
+def memory_layout(net: nn.Module, device: torch.device) -> torch.memory_format:
+    """Channels last, which is faster, where it is safe (:func:`snnbook.fold.channels_last_is_safe`)."""
+    safe = device.type != "cpu" or channels_last_is_safe(net)
+    return torch.channels_last if safe else torch.contiguous_format
+
+
 def classification_loss(logits: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
     """Cross-entropy of logits [N, K] or [T, N, K] against labels [N]; see ``Recipe.loss``."""
     if logits.ndim == 3 and recipe.loss == "mean_logits":
@@ -169,13 +177,17 @@ class _State:
     def load(self) -> None:
         if self.path is None or not self.path.exists():
             return
-        content = torch.load(self.path, map_location="cpu", weights_only=True)
-        same = content["recipe"] == asdict(self.recipe)
-        check("checkpoint", str(self.path), same, "a checkpoint of the same recipe; remove it to start again")
-        self.net.load_state_dict(content["net"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        for name in self._values():
-            setattr(self, name, content[name])
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            same = content["recipe"] == asdict(self.recipe)
+            check("checkpoint", str(self.path), same, "a checkpoint of the same recipe; remove it to start again")
+            self.net.load_state_dict(content["net"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            for name in self._values():
+                setattr(self, name, content[name])
+        except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            text = f"{self.path} is damaged or of another network ({error}); remove it to start again"
+            raise ValueError(text) from error
 
 
 def _batches(data: Data, recipe: Recipe, epoch: int, fabric: Fabric) -> Iterator[tuple[Tensor, Tensor]]:
@@ -195,6 +207,7 @@ def _batches(data: Data, recipe: Recipe, epoch: int, fabric: Fabric) -> Iterator
 def _epoch(state: _State, model: nn.Module, data: Data, fabric: Fabric, steps: int) -> None:
     """One pass from ``state.batch`` on; a last batch that is smaller than the number of processes is left out."""
     recipe, net = state.recipe, state.net
+    layout = memory_layout(net, fabric.device)
     per_epoch = steps // recipe.epochs
     model.train()
     bar = tqdm(total=per_epoch, initial=state.batch, desc=f"epoch {state.epoch + 1}/{recipe.epochs}",
@@ -209,7 +222,7 @@ def _epoch(state: _State, model: nn.Module, data: Data, fabric: Fabric, steps: i
         for group in state.optimizer.param_groups:
             group["lr"] = recipe.lr * factor
         if x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.contiguous(memory_format=layout)
         state.optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over processes: weighted by its share, each sample counts the same.
         loss = classification_loss(model(x), y, recipe) * (len(y) * fabric.world_size / size)
@@ -240,12 +253,15 @@ def fit(
         One row an epoch: ``epoch``, ``loss`` (mean over the batches), ``validation_accuracy`` (0 to 1).
 
     Raises:
-        ValueError: for a checkpoint of another recipe or a device that is not there.
+        ValueError: for no training or validation samples, a damaged checkpoint or one of another recipe, or a device
+            that is not there.
     """
+    for split in ("train", "validation"):
+        check(f"data.{split}", len(getattr(data, split)), len(getattr(data, split)) > 0, "at least one sample")
     few = recipe.precision == "auto" and len(data.train) < MANY_SAMPLES
     fabric = make_fabric(device, "fp32" if few else recipe.precision)
     with torch.random.fork_rng(devices=[]):
-        net.to(memory_format=torch.channels_last)
+        net.to(memory_format=memory_layout(net, fabric.device))
         model, optimizer = fabric.setup(net, make_optimizer(net, recipe))
         state = _State(net, optimizer, recipe, checkpoint)
         state.load()

@@ -15,7 +15,18 @@ from tiny import blobs, same_state, small_net
 from torch import nn
 
 from snnbook import cache, train
-from snnbook.cache import SPIKING_CODE, TRAINING_CODE, code_hash, kept_table, key, modules_of, state_hash, trained
+from snnbook.bottleneck.baseline import Quantise
+from snnbook.cache import (
+    SPIKING_CODE,
+    TRAINING_CODE,
+    code_hash,
+    kept_table,
+    key,
+    layer_code,
+    modules_of,
+    state_hash,
+    trained,
+)
 from snnbook.conversion import quantised
 from snnbook.models import build
 from snnbook.train import Recipe
@@ -356,3 +367,27 @@ def test_modules_of_a_package_are_its_files():
     assert code_hash(found) != code_hash(found[1:])
     with pytest.raises(FileNotFoundError):
         code_hash(("conversion/none",))
+
+
+def test_the_code_of_own_layers_belongs_to_the_key(data, monkeypatch):
+    """A mend of a layer outside the modules that belong to every key gives another key; others keep theirs."""
+    own, plain = nn.Sequential(Quantise(4), small_net()), small_net()
+    assert layer_code(own) == ("bottleneck/baseline",) and layer_code(plain) == ()
+    keys, meaning = [], cache._meaning
+    for mended in ("", "mended"):
+        monkeypatch.setattr(cache, "_meaning", lambda path, m=mended: meaning(path) + m * (path.stem == "baseline"))
+        cache.code_hash.cache_clear()
+        keys.append((cache.key(own, data, RECIPE), cache.key(plain, data, RECIPE)))
+    cache.code_hash.cache_clear()
+    assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
+
+
+def test_a_network_is_left_as_it_was_if_its_file_is_damaged(data, tmp_path):
+    trained(small_net(), data, RECIPE, folder=tmp_path)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    net = small_net()
+    with pytest.raises(ValueError, match="is damaged"):
+        trained(net, data, RECIPE, folder=tmp_path)
+    assert same_state(net, small_net())

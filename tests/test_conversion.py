@@ -594,3 +594,24 @@ def test_mean_outputs_by_hand():
         "0": 1.0
     }  # two spikes of height 2 in four steps
     assert not any(m._forward_hooks for m in [*net.modules(), *spiking.modules()])
+
+
+def test_an_activation_in_the_stem_is_refused():
+    stem, body = nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU()), nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU())
+    net = Network(stem, body, nn.Sequential(nn.Flatten(), nn.LazyLinear(3))).eval()
+    net(images(2))
+    with pytest.raises(ValueError, match=r"^net.stem = \['1'\] is not allowed: no activations"):
+        convert(net, "max_norm", time_steps=4, calibration=batches(2))
+
+
+def test_a_steady_bias_belongs_to_the_limit_and_one_of_each_step_has_none():
+    net, x = with_statistics(build("vgg5", **SMALL)), images(6, seed=5)
+    snn, _ = convert(net, "snn_calibration_bias", time_steps=32, calibration=batches(2))
+    assert any(layer.step_bias is not None for layer in spiking_layers(snn).values())
+    snn.time_steps, limit = 4096, infinite_time(snn)
+    with torch.no_grad():
+        torch.testing.assert_close(snn(x).mean(0), limit(x), rtol=0, atol=2e-3)
+    layer = next(iter(spiking_layers(snn).values()))
+    layer.step_bias = torch.zeros(4, 1, 1, 1, 1)
+    with pytest.raises(ValueError, match="a bias that is the same at every step"):
+        infinite_time(snn)

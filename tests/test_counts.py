@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from snnbook.conversion import convert
 from snnbook.counts import connections, count, macs, parameters
+from snnbook.experiments.conversion_energy import neurons
 from snnbook.models import build
 from snnbook.network import Residual
 
@@ -169,3 +171,11 @@ def test_frozen_parameters_are_not_counted_as_trainable():
     assert parameters(net) == 8
     net.bias.requires_grad_(False)
     assert parameters(net) == 6
+
+
+def test_what_runs_twice_in_a_pre_run_is_listed_once():
+    net = build("vgg5", "qcfs", width=0.25, shape=(1, 8, 8), n_classes=3).eval()
+    calibration = [(torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(4))]
+    snn, _ = convert(net, "srp", time_steps=2, calibration=calibration)
+    assert count(snn, (1, 8, 8))["macs"].tolist() == count(net, (1, 8, 8))["macs"].tolist()
+    assert neurons(snn, (1, 8, 8)) == neurons(net, (1, 8, 8))

@@ -327,3 +327,9 @@ def test_a_missing_set_that_can_be_downloaded_says_so(tmp_path, monkeypatch, nam
     text = str(error.value)
     assert str(tmp_path / place) in text and "download=True" in text and "http" in text
     assert list(tmp_path.iterdir()) == [], "asking for it leaves no folders behind"
+
+
+def test_groups_that_are_too_large_to_part_are_told():
+    groups = np.repeat(np.arange(4), 10)
+    with pytest.raises(ValueError, match="^(validation|test) = 0 is not allowed: at least one sample"):
+        assemble("toy", toy(40, groups=groups), calibration=2, validation=2)

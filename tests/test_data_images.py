@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, Caltech101, cifar
 
 from snnbook.data import DamagedFile, MissingData, load
+from snnbook.data.cache import cached
 from snnbook.data.images import CALTECH_TOP10
 
 
@@ -198,3 +199,13 @@ def test_features_are_kept_and_made_anew_when_a_file_changes(caltech):
     root = caltech / "caltech101" / "101_ObjectCategories"
     (root / "watch" / "image_0003.jpg").write_bytes(jpeg((40, 40), 7, "RGB"))
     assert load("caltech101", caltech, size=8).fingerprint != first.fingerprint
+
+
+def test_a_disk_that_is_full_keeps_nothing(tmp_path, monkeypatch):
+    def full(file, x):
+        file.write(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    assert cached(tmp_path, "frames", [], {}, lambda: np.ones(3)).tolist() == [1, 1, 1]
+    assert not list((tmp_path / "snnbook-cache").iterdir())

@@ -258,3 +258,15 @@ def test_without_a_decoder_the_package_to_install_is_named(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match="pip install pillow-jxl-plugin"):
         compact.decode_jpegxl(b"")
+
+
+@pytest.mark.parametrize("column, value, message", [(2, -1, "p = "), (3, 10**6, "t = ")])
+def test_unframed_events_are_checked(tmp_path, column, value, message):
+    rng = np.random.default_rng(0)
+    columns = [rng.integers(0, high, 800) for high in (7, 6, 2)] + [np.arange(800) % 20]
+    table = np.stack(columns, axis=1)
+    good = {"offsets": np.arange(0, 801, 20), "size": [6, 7], "y": Y}
+    load("npz", save(tmp_path / "good.npz", events=table, **good), time_steps=2)
+    table[5, column] = value
+    with pytest.raises(ValueError, match=message):
+        load("npz", save(tmp_path / "bad.npz", events=table, **good), time_steps=2)

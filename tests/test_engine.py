@@ -203,3 +203,28 @@ def test_no_height_is_lost_where_pooling_windows_differ_in_size():
 def test_what_cannot_be_prepared_is_refused(net, precision, message):
     with pytest.raises(ValueError, match=message):
         prepare(net.eval(), normal(2, 2, 8, 8), precision)
+
+
+def small(first: nn.Module, *pools: nn.Module, features: int) -> Network:
+    torch.manual_seed(0)
+    body = nn.Sequential(IF(), first, IF(), *pools)
+    net = Network(nn.Conv2d(2, 4, 3, padding=1), body, nn.Sequential(nn.Flatten(), nn.Linear(features, 5)))
+    net.time_steps = 2
+    return net.eval()
+
+
+@pytest.mark.parametrize(
+    "net, precision, message",
+    [
+        (small(nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), features=1024), "bf16", "padded with zeros"),
+        (small(nn.Conv2d(4, 4, 1), nn.AvgPool2d(3, ceil_mode=True), features=144), "bf16", "with no option"),
+        (small(nn.Conv2d(4, 4, 1), nn.AvgPool2d(2, divisor_override=1), features=256), "bf16", "with no option"),
+        (small(nn.Conv2d(4, 4, 1), nn.AvgPool2d(16), features=4), "int8", "at most 255 spikes in int8, not 256"),
+        (small(nn.Conv2d(4, 4, 1), nn.AvgPool2d(4), nn.AvgPool2d(4), features=4), "int8", "not 256"),
+    ],
+)
+def test_options_of_layers_that_would_be_lost_are_refused(net, precision, message):
+    x = normal(2, 2, 16, 16)
+    prepare(net, x)  # in fp32 they stay as they are
+    with pytest.raises(ValueError, match=message):
+        prepare(net, x, precision)

@@ -96,3 +96,17 @@ def test_steps_below_one_are_refused(data, steps):
 def test_a_network_without_time_steps_is_refused(data, net):
     with pytest.raises(ValueError, match=r"^net.time_steps = None is not allowed: a spiking network$"):
         accuracy_over_time(net, data, [1])
+
+
+def test_each_module_has_its_own_mode_back(data):
+    """A frozen part in eval mode stays there."""
+    net = small_net().train()
+    net[1].eval()
+    accuracy(net, data)
+    assert net.training and net[5].training and not net[1].training
+
+
+def test_a_split_without_samples_is_refused(data):
+    none = dataclasses.replace(data, test=dataclasses.replace(data.test, x=data.test.x[:0], y=data.test.y[:0]))
+    with pytest.raises(ValueError, match="^data.test = 0 is not allowed: at least one sample$"):
+        accuracy(small_net(), none)

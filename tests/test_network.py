@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from snnbook.models import build
-from snnbook.network import PIECE
+from snnbook.network import PIECE, Network
 from snnbook.neurons import IF, running_on, spiking_layers
 
 SMALL = {"shape": (2, 8, 8), "n_classes": 5, "width": 1 / 16}
@@ -126,3 +126,10 @@ def test_memory_does_not_grow_with_time_steps():
     short, long = peak(4), peak(64)
     assert short > 50_000  # kilobytes: activations, not noise
     assert long <= 1.3 * short
+
+
+def test_a_stem_that_spikes_is_refused():
+    """It would take the images of a batch for steps of time."""
+    net = Network(nn.Sequential(nn.Conv2d(1, 2, 1), IF()), nn.Sequential(IF()), nn.Flatten())
+    with pytest.raises(ValueError, match=r"^stem = \['1'\] is not allowed: no spiking layers"):
+        net.time_steps = 4

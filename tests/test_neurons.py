@@ -300,3 +300,15 @@ def test_bad_constants_are_refused(make, message):
 def test_spiking_layers_are_named_in_order():
     net = nn.Sequential(nn.Linear(2, 2), IF(), nn.Sequential(LIF(), nn.ReLU(), IF()))
     assert [(n, type(m)) for n, m in spiking_layers(net).items()] == [("1", IF), ("2.0", LIF), ("2.2", IF)]
+
+
+def test_a_bias_survives_a_move_that_fails():
+    layer = IF(step_bias=torch.ones(2, 1, 3, 1, 1))
+
+    def fails(tensor):
+        raise RuntimeError("no such device")
+
+    with pytest.raises(RuntimeError, match="no such device"):
+        layer._apply(fails)
+    assert torch.equal(layer.step_bias, torch.ones(2, 1, 3, 1, 1))
+    assert layer.to(torch.float64).step_bias.dtype == torch.float64

@@ -169,3 +169,9 @@ def test_curves_has_a_row_for_each_drive():
 def test_bad_arguments_are_named(call, name):
     with pytest.raises(ValueError, match=f"^{name} = .* is not allowed"):
         call()
+
+
+@pytest.mark.parametrize("v0", [-0.5, 1.0, 1.5])
+def test_a_start_outside_the_range_is_refused(v0):
+    with pytest.raises(ValueError, match=rf"^v0 = {v0} is not allowed: 0 to below the threshold$"):
+        staircase.response(torch.zeros(1), 1.0, 4, v0)

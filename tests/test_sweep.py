@@ -47,7 +47,7 @@ def ran(notebook: Path) -> list[str]:
 @pytest.mark.parametrize(
     "text, expected",
     [("86:100:2", [86, 88, 90, 92, 94, 96, 98, 100]), ("2:4", [2, 3, 4]), ("1,3,5", [1, 3, 5]), ("-2:0", [-2, -1, 0]),
-     ("0.1, qc, true", [0.1, "qc", True]), ("[1, 2], [4]", [[1, 2], [4]])],
+     ("0.1, qc, true", [0.1, "qc", True]), ("1e-3,1e-2", [1e-3, 1e-2]), ("[1, 2], [4]", [[1, 2], [4]])],
 )  # fmt: skip
 def test_values_of_a_parameter(text, expected):
     assert sweep.values(text) == expected

@@ -504,3 +504,41 @@ def test_a_terminal_sees_a_progress_bar(data, monkeypatch):
 def test_a_bad_recipe_is_refused(values, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         Recipe(**values)
+
+
+@pytest.mark.parametrize("width, wide", [(0.5, False), (1.0, True)])
+def test_narrow_strided_convolutions_are_not_trained_channels_last_on_a_cpu(width, wide):
+    layout = train.memory_layout(build("resnet20", width=width, blocks=(1, 1, 1)), torch.device("cpu"))
+    assert (layout == torch.channels_last) == wide
+    assert train.memory_layout(build("resnet20", width=0.25), torch.device("cuda")) == torch.channels_last
+
+
+def test_a_narrow_resnet_survives_its_training():
+    """Channels last, oneDNN writes past its memory there, and the process is killed."""
+    code = (
+        "from snnbook.models import build; from snnbook.train import Recipe, fit; from tiny import blobs;"
+        "net = build('resnet20', width=0.5, blocks=(1, 1, 1), shape=(3, 64, 64), n_classes=3);"
+        "fit(net, blobs(shape=(3, 64, 64)), Recipe(epochs=1, batch_size=32, precision='fp32'), device='cpu')"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=300)
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5])
+def test_a_damaged_checkpoint_is_named_and_left_alone(data, tmp_path, kept):
+    path = tmp_path / "c"
+    fit(small_net(), data, dataclasses.replace(RECIPE, epochs=1), checkpoint=path)
+    content = path.read_bytes()
+    content = content[: kept if isinstance(kept, int) else int(kept * len(content))]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{path} is damaged or of another network .*remove it to start again"):
+        fit(small_net(), data, dataclasses.replace(RECIPE, epochs=1), checkpoint=path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_nothing_to_train_on_or_to_choose_by_is_refused_at_once(data, split):
+    part = getattr(data, split)
+    none = dataclasses.replace(data, **{split: dataclasses.replace(part, x=part.x[:0], y=part.y[:0])})
+    with pytest.raises(ValueError, match=rf"^data.{split} = 0 is not allowed: at least one sample$"):
+        fit(small_net(), none, RECIPE)

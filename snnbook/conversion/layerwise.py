@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check, check_choice
+from ..fold import channels_last_is_safe
 from ..network import Network, Residual
 from ..neurons import spiking_layers
 from .rewrite import activations
@@ -132,12 +133,6 @@ class Part:
         return list(seen)
 
 
-def _channels_last_is_safe(net: nn.Module) -> bool:
-    """PyTorch 2.11 writes past its memory in the weight gradient of a narrow strided 1×1 convolution."""
-    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
-    return not any(m.kernel_size == (1, 1) and m.stride != (1, 1) and m.in_channels < 8 for m in convs)
-
-
 @dataclass(frozen=True, eq=False)
 class Batch:
     """What one batch of images has become where the next part of either network starts."""
@@ -150,7 +145,7 @@ class Batch:
     def of(cls, x: Tensor, net: nn.Module) -> Batch:
         """A batch of images [N, C, H, W] or events [T, N, C, H, W] before the first part of ``net``."""
         x = x.to(next((p.device for p in net.parameters()), x.device))
-        if x.ndim == 4 and _channels_last_is_safe(net):
+        if x.ndim == 4 and channels_last_is_safe(net):
             x = x.contiguous(memory_format=torch.channels_last)
         return cls(x, x, len(x) if x.ndim < 5 else x.shape[1])
 

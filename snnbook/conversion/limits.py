@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ..checks import check
 from ..fold import replace
 from ..network import Network
 from ..neurons import spiking_layers
@@ -14,13 +15,39 @@ from ..quantise import ClippedReLU
 from .rewrite import activations, each_output
 
 
+class _Biased(ClippedReLU):
+    """min(max(z + b, 0), θ)."""
+
+    def __init__(self, threshold: float, bias: Tensor):
+        super().__init__(threshold)
+        self.register_buffer("bias", bias.clone())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Drive [N, ...]; the bias broadcasts."""
+        return super().forward(z + self.bias)
+
+
+def _limit(name: str, layer: nn.Module) -> nn.Module:
+    bias = layer.step_bias
+    if bias is None:
+        return ClippedReLU(layer.v_threshold)
+    steady = bias.ndim == 0 or len(bias) == 1
+    check(name, tuple(bias.shape), steady, "a bias that is the same at every step; others belong to one T")
+    return _Biased(layer.v_threshold, bias if bias.ndim == 0 else bias[0])
+
+
 def infinite_time(snn: Network) -> Network:
     """The ANN that a converted network tends to as T → ∞: each IF layer becomes min(max(z, 0), θ).
 
+    A bias that is the same at every step is added to z.
+
     Args:
         snn: a network from :func:`convert`.
+
+    Raises:
+        ValueError: for a bias of each step, with which a network is made for one T.
     """
-    layers = {name: ClippedReLU(layer.v_threshold) for name, layer in spiking_layers(snn).items()}
+    layers = {name: _limit(name, layer) for name, layer in spiking_layers(snn).items()}
     net = replace(snn, layers)
     net.time_steps = None
     return net.eval()

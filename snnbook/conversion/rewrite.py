@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..checks import check
 from ..fold import replace
+from ..network import Network
 from ..quantise import ClippedReLU, QuantClip
 
 _ACTIVATIONS = (nn.ReLU, ClippedReLU, QuantClip)
@@ -128,6 +129,8 @@ def refuse(net: nn.Module, example: Tensor) -> None:
         net: ANN.
         example: one input, [N, C, H, W] or [T, N, C, H, W].
     """
+    early = list(activations(net.stem)) if isinstance(net, Network) else []
+    check("net.stem", early, not early, "no activations (static input passes the stem once; the body has them)")
     for name, module in net.named_modules():
         check(name, type(module).__name__, not isinstance(module, _REFUSED),
               "average pooling (the maximum of spikes is not the maximum of rates)")  # fmt: skip

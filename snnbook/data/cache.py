@@ -35,7 +35,10 @@ def cached(
     with suppress(OSError):
         path.parent.mkdir(exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
-        with open(part, "wb") as file:
-            np.save(file, x)
-        part.replace(path)
+        try:
+            with open(part, "wb") as file:
+                np.save(file, x)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     return x

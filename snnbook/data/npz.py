@@ -118,6 +118,11 @@ def _recordings(archive: dict[str, np.ndarray]) -> Events:
     check(
         "offsets", offsets[:3].tolist(), in_order, f"ascending from 0 to the number of events, {len(events)}"
     )
+    polarity, t = np.unique(events[:, 2]).tolist(), events[:, 3]
+    check("p", polarity[:5], set(polarity) <= {0, 1}, "0 for OFF and 1 for ON events")
+    back = np.flatnonzero(np.diff(t) < 0) + 1  # only where a recording begins may time go back
+    unsorted = back[~np.isin(back, offsets)]
+    check("t", unsorted[:5].tolist(), len(unsorted) == 0, "ascending within a recording (these events are earlier)")
     height, width = (int(v) for v in archive["size"])
     return Events(*events.T, offsets, (height, width))
 

@@ -68,14 +68,14 @@ def readings(connections: pd.DataFrame, rate: float, time_steps: int, model: str
 
 def neurons(net: nn.Module, shape: tuple[int, int, int]) -> int:
     """Number of neurons (or activations of an ANN) for one image; nothing is computed."""
-    net, sizes = copy.deepcopy(net).to("meta").eval(), []
+    net, sizes = copy.deepcopy(net).to("meta").eval(), {}
     if getattr(net, "time_steps", None) is not None:
         net.time_steps = 1
-    for layer in (activations(net) | spiking_layers(net)).values():
-        layer.register_forward_hook(lambda m, x, y: sizes.append(y.numel()))
+    for name, layer in (activations(net) | spiking_layers(net)).items():
+        layer.register_forward_hook(lambda m, x, y, name=name: sizes.update({name: y[:1].numel()}))
     with torch.no_grad():
         net(torch.empty(1, *shape, device="meta"))
-    return sum(sizes)
+    return sum(sizes.values())
 
 
 def traffic(

@@ -362,4 +362,4 @@ class Penalty(nn.Module):
 
     def extra_repr(self) -> str:
         """Weight and kind: part of the content by which trained networks are kept."""
-        return f"{self.weight:g}, {self.kind}"
+        return f"{self.weight!r}, {self.kind}"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check
+from ..network import evaluating
 from ..neurons import is_spiking
 
 
@@ -85,15 +86,12 @@ def class_zeros(net: nn.Module, batches, n_classes: int) -> dict[str, ClassZeros
         return count
 
     handles = [m.register_forward_hook(hook(name)) for name, m in activations(net).items()]
-    training = net.training
-    net.eval()
     try:
-        with torch.no_grad():
+        with evaluating(net), torch.no_grad():
             for x, y in batches:
                 labels = y
                 net(x)
     finally:
-        net.train(training)
         for handle in handles:
             handle.remove()
     return {name: ClassZeros(*(t.cpu() for t in tensors)) for name, tensors in counts.items()}
