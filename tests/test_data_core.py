@@ -330,6 +330,6 @@ def test_a_missing_set_that_can_be_downloaded_says_so(tmp_path, monkeypatch, nam
 
 
 def test_groups_that_are_too_large_to_part_are_told():
-    groups = np.repeat(np.arange(4), 10)
-    with pytest.raises(ValueError, match="^(validation|test) = 0 is not allowed: at least one sample"):
-        assemble("toy", toy(40, groups=groups), calibration=2, validation=2)
+    groups = np.repeat(np.arange(2), 20)
+    with pytest.raises(ValueError, match="^(train|test) = 0 is not allowed: at least one sample"):
+        assemble("toy", toy(40, groups=groups), calibration=0, validation=12)
