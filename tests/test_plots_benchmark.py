@@ -71,3 +71,14 @@ def test_traffic_bars_are_stacked_to_the_sum():
     ends = [bar.get_x() + bar.get_width() for bar in first.patches[-2:]]
     np.testing.assert_allclose(ends, [4, 3])
     assert first.get_title() == "one" and second.get_title() == "two"
+
+
+def test_recorded_runs_are_shown_one_by_one_without_what_their_rows_share():
+    values = {"method": ["qc", "lmpc", "qc"], "T = 1": [1.0, 2.0, np.nan], "T = 2": [3.0, np.nan, 4.0]}
+    rows = pd.DataFrame({"run": ["one", "one", "two"], "dataset": "digits", "model": "vgg5"} | values)
+    html = plots.tables_by_run(rows, "{:.1f}", "Accuracy", {"qc": "Phase I"}).data
+    first, second = html.split("</table>")[:2]
+    assert "Accuracy: vgg5 on digits, run one" in first and "run two" in second
+    assert "Phase I" in first and "lmpc" in first and "1.0" in first and "–" in first
+    assert "4.0" in second and "T = 1" not in second and "run</th>" not in html
+    assert plots.tables_by_run(rows.iloc[:0], "{:.1f}", "Accuracy", {}) == "no recorded run yet"

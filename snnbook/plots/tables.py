@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 import pandas as pd
+from IPython.display import HTML
 from pandas.io.formats.style import Styler
 
 
@@ -21,3 +22,25 @@ def table(df: pd.DataFrame, formats: Mapping | str | None = None, caption: str |
     styler = Styler(df, uuid=uuid, cell_ids=False).hide(axis="index")
     styler = styler.format(formats, na_rep="–") if formats is not None else styler.format(na_rep="–")
     return styler.set_caption(caption) if caption else styler
+
+
+def tables_by_run(rows: pd.DataFrame, formats: str, what: str, names: Mapping[str, str]) -> HTML | str:
+    """Recorded runs below each other, a table each; a page has no room for names that are the same in every row.
+
+    Args:
+        rows: columns ``run``, ``dataset``, ``model``, ``method``, and numbers.
+        formats: of the numbers.
+        what: they are, for the captions.
+        names: method → how it is shown.
+
+    Returns:
+        The tables without columns that are empty, or a sentence if there are no rows.
+    """
+    if not len(rows):
+        return "no recorded run yet"
+    parts, keys = [], ["run", "dataset", "model"]
+    for (run, dataset, model), group in rows.groupby(keys, sort=False):
+        shown = group.drop(columns=keys).dropna(axis=1, how="all").replace({"method": dict(names)})
+        caption = f"{what}: {model} on {dataset}, run {run}"
+        parts.append(table(shown, dict.fromkeys(shown.columns[1:], formats), caption).to_html())
+    return HTML("".join(parts))
