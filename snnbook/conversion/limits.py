@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ..checks import check
 from ..fold import replace
 from ..network import Network
 from ..neurons import spiking_layers
@@ -27,27 +26,23 @@ class _Biased(ClippedReLU):
         return super().forward(z + self.bias)
 
 
-def _limit(name: str, layer: nn.Module) -> nn.Module:
+def _limit(layer: nn.Module) -> nn.Module:
     bias = layer.step_bias
-    if bias is None:
-        return ClippedReLU(layer.v_threshold)
-    steady = bias.ndim == 0 or len(bias) == 1
-    check(name, tuple(bias.shape), steady, "a bias that is the same at every step; others belong to one T")
-    return _Biased(layer.v_threshold, bias if bias.ndim == 0 else bias[0])
+    if bias is not None and (bias.ndim == 0 or len(bias) == 1):
+        return _Biased(layer.v_threshold, bias if bias.ndim == 0 else bias[0])
+    return ClippedReLU(layer.v_threshold)
 
 
 def infinite_time(snn: Network) -> Network:
     """The ANN that a converted network tends to as T → ∞: each IF layer becomes min(max(z, 0), θ).
 
-    A bias that is the same at every step is added to z.
+    A bias that is the same at every step is added to z. Those of single steps are a charge of the first T steps, whose
+    share of the mean goes to 0.
 
     Args:
         snn: a network from :func:`convert`.
-
-    Raises:
-        ValueError: for a bias of each step, with which a network is made for one T.
     """
-    layers = {name: _limit(name, layer) for name, layer in spiking_layers(snn).items()}
+    layers = {name: _limit(layer) for name, layer in spiking_layers(snn).items()}
     net = replace(snn, layers)
     net.time_steps = None
     return net.eval()
