@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -88,6 +89,26 @@ def test_noise_costs_tries_and_no_sample(tmp_path):
     assert sum(n for name, n in counts.items() if name.startswith("bad")) > 0
 
 
+@contextmanager
+def obeying(server, channel, folder, quiet=False):
+    """A client of a server whose only device obeys in a thread of this process, ``quiet`` after its first hello."""
+    stop, device = threading.Event(), open_device(part_file(folder, 0), folder / "samples.safetensors", channel)
+    if quiet:
+        device.hello = lambda said=[]: said or said.append(Device.hello(device))
+    thread = threading.Thread(target=device.run, args=(stop,))
+    thread.start()
+    client = Client(server.listener.address)
+    try:
+        while not client.status()["parts"]:
+            time.sleep(1e-3)
+        yield client
+    finally:
+        stop.set()
+        thread.join()
+        client.close()
+        channel.close()
+
+
 class Lossy(Channel):
     """A channel that loses every other message that it receives."""
 
@@ -103,22 +124,11 @@ class Lossy(Channel):
 def test_triggers_and_spikes_that_are_lost_are_asked_for_again(tmp_path, first_steps):
     """A client asks; triggers are lost on the way to the device, spikes on the way back. No answer is partial."""
     net, head, tail, samples, plan = make_split(tmp_path, deadline=60.0, first_steps=first_steps)
-    stop, rows = threading.Event(), list(range(len(samples)))
+    rows = list(range(len(samples)))
     with serving(tmp_path) as server:
         channel = Lossy(server.listener.address, up=Rate(UNLIMITED, loss=0.4, seed=2))
-        device = open_device(part_file(tmp_path, 0), tmp_path / "samples.safetensors", channel)
-        thread = threading.Thread(target=device.run, args=(stop,))
-        thread.start()
-        client = Client(server.listener.address)
-        try:
-            while not client.status()["parts"]:
-                time.sleep(1e-3)
+        with obeying(server, channel, tmp_path) as client:
             answered, _ = client.run(rows, window=2, timeout=0.1, patience=30.0)
-        finally:
-            stop.set()
-            thread.join()
-            client.close()
-            channel.close()
         counts = dict(server.counts)
     assert sorted(a.index for a in answered) == rows and not any(a.answer.partial for a in answered)
     for a in answered:
@@ -131,23 +141,11 @@ def test_a_link_that_needs_most_of_the_deadline_recovers_from_needless_reminders
     """One payload takes 0.6 of the deadline: reminders double the load, and every answer was partial from then on."""
     deadline = 0.6
     plan = make_split(tmp_path, deadline=deadline)[-1]
-    bits, stop = 8 * (40 + plan.payload_bytes()[0]), threading.Event()
+    bits = 8 * (40 + plan.payload_bytes()[0])
     with serving(tmp_path) as server:
         channel = Channel(server.listener.address, up=Rate(bits / (0.6 * deadline)))
-        device = open_device(part_file(tmp_path, 0), tmp_path / "samples.safetensors", channel)
-        device.hello = lambda said=[]: said or said.append(Device.hello(device))  # once: the link is for payloads
-        thread = threading.Thread(target=device.run, args=(stop,))
-        thread.start()
-        client = Client(server.listener.address)
-        try:
-            while not client.status()["parts"]:
-                time.sleep(1e-3)
+        with obeying(server, channel, tmp_path, quiet=True) as client:
             asked = [client.run([i], timeout=10.0)[0][0] for i in [0, 1, 2, 3, 4, 5, 0, 1, 2, 3]]
-        finally:
-            stop.set()
-            thread.join()
-            client.close()
-            channel.close()
         counts = dict(server.counts)
     assert not asked[0].answer.partial and not any(a.answer.partial for a in asked[-5:])
     assert 0 < counts["triggered again"] < 4
