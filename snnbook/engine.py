@@ -133,22 +133,35 @@ class Bf16Conv(nn.Conv2d):
             return super().forward(s)
 
 
-def _units(net: Network, example: Tensor) -> dict[str, float]:
+def _units(net: Network, example: Tensor, precision: str) -> dict[str, float]:
     """Height of one spike at the input of every connection, pool and residual addition that sees spikes.
 
     For an adaptive pool, what the mean of spikes of height one has to be multiplied by: its area, to give their sum, or
     the height itself where windows differ in size and its output is analogue.
+
+    Raises:
+        ValueError: in int8, for pools behind each other that add up more spikes than a byte holds.
     """
     units: dict[str, float] = {}
+    area = 1
+
+    def neuron(name: str, layer: nn.Module, drive: Tensor, output: Tensor) -> None:
+        nonlocal area
+        area = 1
 
     def note(name: str, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        nonlocal area
         unit = getattr(x, "spike_unit", None)
+        if isinstance(module, nn.AvgPool2d):
+            area *= module.kernel_size**2
+            fits = precision != "int8" or area <= 255
+            check(name, module, fits, f"pools over at most 255 spikes in int8, not {area}")
         if unit is not None:
             adaptive = isinstance(module, nn.AdaptiveAvgPool2d)
             units[name] = unit / getattr(y, "spike_unit", 1.0) if adaptive else unit
 
     before, net.time_steps = net.time_steps, 1
-    with torch.no_grad(), observe(net, connection=note, junction=note):
+    with torch.no_grad(), observe(net, neuron=neuron, connection=note, junction=note):
         net(example[:1])
     net.time_steps = before
     return units
@@ -181,24 +194,6 @@ def _check_lowering(net: nn.Module, precision: str) -> None:
     check("precision", precision, precision != "int8" or here, "fp32 or bf16 (8-bit convolutions need oneDNN on a CPU)")
 
 
-def _check_sums(net: Network, example: Tensor) -> None:
-    """ValueError for a chain of pools that may add up more spikes than a byte holds."""
-    area = 1
-
-    def neuron(name: str, layer: nn.Module, drive: Tensor, output: Tensor) -> None:
-        nonlocal area
-        area = 1
-
-    def pool(name: str, module: nn.Module, x: Tensor, y: Tensor) -> None:
-        nonlocal area
-        if isinstance(module, nn.AvgPool2d):
-            area *= module.kernel_size**2
-            check(name, module, area <= 255, f"pools over at most 255 spikes in int8, not {area}")
-
-    with torch.no_grad(), observe(net, neuron=neuron, junction=pool):
-        net(example[:1] if example.ndim == 4 else example[:, :1])
-
-
 def prepare(net: Network, example: Tensor, precision: str = "fp32") -> Network:
     """A copy of a trained or converted network for fast inference.
 
@@ -221,10 +216,8 @@ def prepare(net: Network, example: Tensor, precision: str = "fp32") -> Network:
         check("net", type(net).__name__, spiking, f"a spiking network ({precision} is about spikes)")
         _check_lowering(net, precision)
         conv = Int8Conv if precision == "int8" else Bf16Conv
-        if precision == "int8":
-            _check_sums(net, example)
         new: dict[str, nn.Module] = {}
-        for name, unit in _units(net, example).items():
+        for name, unit in _units(net, example, precision).items():
             new |= _small(name, net.get_submodule(name), unit, conv)
         net = replace(net, new)
         for layer in spiking_layers(net).values():

@@ -97,12 +97,12 @@ def paper_candidates(cuts: pd.DataFrame, time_steps: Sequence[int]) -> list[Cand
 
 
 def codes(e: SpikeBottleNet, split_point: int, channels: int, stride: int, bits: int) -> dict:
-    """Accuracy of a trained BottleNet++, its drop from the ANN (0 to 1), what it sends, and its energy."""
+    """A trained BottleNet++, its accuracy, its drop from the ANN (0 to 1), and what it sends."""
     net, report = e.bottlenet(split_point, channels, stride, bits)
     reached, validated = e.accuracies(net)
     drop = e.accuracy(e.ann()) - reached
     found = {"accuracy": reached, "validation_accuracy": validated, "drop": drop}
-    return found | {"bytes": report.bytes, "joules": ann_joules(e, net, split_point)}
+    return found | {"bytes": report.bytes, "net": net}
 
 
 def ann_joules(e: SpikeBottleNet, net: Network, split_point: int) -> tuple[float, float]:
@@ -139,15 +139,15 @@ def cells(e: SpikeBottleNet, cuts: pd.DataFrame, table: pd.DataFrame, radio: str
                     for key in ("bytes", "accuracy", "validation_accuracy", "drop")}  # fmt: skip
         ann = dict(zip(("ann_accuracy", "ann_validation_accuracy"), e.accuracies(e.ann()), strict=True))
         whole = {"float32": 32 * row.compression / row.time_steps} | ann
-        rows.append(whole | controls | _energy_ratios(row, eight, equal, radio))
+        rows.append(whole | controls | _energy_ratios(e, row, eight, equal, radio))
     joined = table.reset_index(drop=True).merge(cuts.drop(columns=["channels", "stride"]), on="split_point", how="left")
     joined["full_bytes"] = joined["full_bytes"] * joined["time_steps"] // joined["paper_steps"]
     return pd.concat([joined, pd.DataFrame(rows)], axis=1)
 
 
-def _energy_ratios(row: tuple, eight: dict, equal: dict, radio: str) -> dict[str, float]:
+def _energy_ratios(e: SpikeBottleNet, row: tuple, eight: dict, equal: dict, radio: str) -> dict[str, float]:
     """The four ratios of :func:`cells`: E_ANN/E_SNN of the device, by what is counted and against which control."""
-    (paper, work), (_, control) = eight["joules"], equal["joules"]
+    (paper, work), (_, control) = (ann_joules(e, found["net"], row.split_point) for found in (eight, equal))
     air = {name: energy.radio_joules(8 * n, radio) for name, n in
            (("eight", eight["bytes"]), ("equal", equal["bytes"]), ("spikes", row.bytes))}  # fmt: skip
     spikes = row.counted_joules + air["spikes"]
