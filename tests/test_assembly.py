@@ -51,22 +51,26 @@ def test_what_is_missing_at_half_of_the_deadline_is_asked_for_once():
     s, later = a.begin(1, 0b101, now=0.0), a.begin(2, 0b111, now=1.0)
     a.add(features(1, 2, 0, 1))
     assert a.next_due() == 5 and not a.to_remind(4.9) and s.missing() == {0: 0}
-    assert a.to_remind(5.0) == [s] and not a.to_remind(5.9) and a.next_due() == 6
+    assert a.to_remind(5.0) == [(s, [0, 1, 2])] and not a.to_remind(5.9) and a.next_due() == 6
     a.more(s, 2)  # of the parts that have arrived
     assert s.missing() == {2: 1} and later.missing() == {0: 0, 1: 0, 2: 0}
-    assert a.to_remind(10.0) == [later] and a.next_due() == 10
+    assert a.to_remind(10.0) == [(later, [0, 1, 2])] and a.next_due() == 10
 
 
 def test_a_slow_link_is_not_burdened_with_reminders_until_it_is_quick_again():
     a = Assembly(plan(in_flight=20))
-    a.slow()
+    before = a.begin(0, 0b111, now=-1.0)
+    a.slow(1)
+    assert before.remind == {0: 4, 1: 9, 2: 4}  # open ones too
     s = a.begin(1, 0b111, now=0.0)
-    assert not a.to_remind(9.9) and a.ready(10) == [s]
-    a.quick(1, now=5.0)  # not within half of the deadline
-    assert a.begin(2, 1, now=20.0).remind == 30
+    assert s.remind == {0: 5, 1: 10, 2: 5} and a.to_remind(9.9)[1] == (s, [0, 2]) and s in a.ready(10)
+    a.slow(1)
+    assert s.remind == {1: 10} and a.begin(2, 1, now=20.0).remind[1] == 30  # not behind the deadline
+    a.quick(1, 1, now=5.0)  # not within half of the deadline
+    assert a.begin(3, 1, now=20.0).remind[1] == 30
     for n in range(7):
-        a.quick(2, now=24.9)
-        assert a.begin(3 + n, 1, now=20.0).remind == pytest.approx(max(25, 20 + 10 * 0.9 ** (n + 1)))
+        a.quick(2, 1, now=24.9)
+        assert a.begin(4 + n, 1, now=20.0).remind[1] == pytest.approx(max(25, 20 + 10 * 0.9 ** (n + 1)))
 
 
 def test_parts_that_are_not_expected_are_not_waited_for_but_used():

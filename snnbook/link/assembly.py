@@ -2,13 +2,13 @@
 
 A sample is open from the first word of it until it is answered: when all expected parts are there, or at its deadline
 with those that are. At half of its deadline, once, what is missing is asked for again, because a message may have been
-lost. Where features come twice or too late they were slow and not lost, and a copy makes a slow link slower: then that
-is put off until the link is quick again. Everything is bounded: open samples, steps of each, answers remembered.
+lost. Where a part's features come twice or too late they were slow and not lost, and a copy makes a slow link slower:
+then that is put off, for this part, until its link is quick again. Everything is bounded: open samples, steps of each,
+answers remembered.
 """
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -32,7 +32,7 @@ class Open:
     Attributes:
         sample: its id.
         due: when it is answered with what is there.
-        remind: when what is missing is asked for again; infinite afterwards.
+        remind: when what is missing of each part is asked for again; without those that were.
         expected: bit mask of the parts that are waited for.
         wanted: time steps that were asked for so far.
         askers: identities that want the answer.
@@ -40,7 +40,7 @@ class Open:
 
     sample: int
     due: float
-    remind: float
+    remind: dict[int, float]
     expected: int
     wanted: int
     askers: set[bytes] = field(default_factory=set)
@@ -80,7 +80,7 @@ class Assembly:
     def __init__(self, plan: Plan):
         self.plan = plan
         self.open: OrderedDict[int, Open] = OrderedDict()
-        self._wait = plan.deadline / 2
+        self._wait = [plan.deadline / 2] * len(plan.shapes)
         self._answers: OrderedDict[int, tuple[int, bytes]] = OrderedDict()
         self._codes = {i: SpikeModel.read(code) for i, code in enumerate(plan.codes) if code is not None}
         for i, code in self._codes.items():
@@ -90,7 +90,7 @@ class Assembly:
         """Open a sample and wait for the parts in ``expected``; ``None`` if as many as allowed are open."""
         if len(self.open) >= self.plan.in_flight:
             return None
-        due, remind = now + self.plan.deadline, now + self._wait
+        due, remind = now + self.plan.deadline, {part: now + wait for part, wait in enumerate(self._wait)}
         self.open[sample] = Open(sample, due, remind, expected, self.plan.steps_at_first)
         return self.open[sample]
 
@@ -129,29 +129,33 @@ class Assembly:
         """Wait for ``steps`` further time steps of the parts that have arrived."""
         sample.wanted, sample.expected = sample.wanted + steps, sample.mask
 
-    def slow(self) -> None:
-        """Features came twice or too late: later samples are reminded of later, at last not before their deadline."""
-        self._wait = min(2 * self._wait, self.plan.deadline)
+    def slow(self, part: int) -> None:
+        """Features of a part came twice or too late: it is reminded later, at last not before a sample's deadline."""
+        self._wait[part] = min(2 * self._wait[part], self.plan.deadline)
+        for sample in self.open.values():
+            if part in sample.remind:
+                sample.remind[part] = sample.due - self.plan.deadline + self._wait[part]
 
-    def quick(self, sample: int, now: float) -> None:
+    def quick(self, sample: int, part: int, now: float) -> None:
         """Features of an open sample came; within half of its deadline they count towards the usual reminder."""
         if now < self.open[sample].due - self.plan.deadline / 2:
-            self._wait = max(0.9 * self._wait, self.plan.deadline / 2)
+            self._wait[part] = max(0.9 * self._wait[part], self.plan.deadline / 2)
 
     def ready(self, now: float) -> list[Open]:
         """Samples to be answered: complete ones and those whose deadline has come."""
         return [s for s in self.open.values() if now >= s.due or s.complete()]
 
-    def to_remind(self, now: float) -> list[Open]:
-        """Samples of which something is missing for long, each once."""
-        found = [s for s in self.open.values() if now >= s.remind]
-        for sample in found:
-            sample.remind = math.inf
-        return found
+    def to_remind(self, now: float) -> list[tuple[Open, list[int]]]:
+        """Samples with the parts that have had their time, each once, whether anything of them is missing or not."""
+        late = [(s, [part for part, at in s.remind.items() if now >= at]) for s in self.open.values()]
+        for sample, parts in late:
+            for part in parts:
+                del sample.remind[part]
+        return [found for found in late if found[1]]
 
     def next_due(self) -> float | None:
         """When the next sample has to be answered or reminded of."""
-        return min((min(s.due, s.remind) for s in self.open.values()), default=None)
+        return min((at for s in self.open.values() for at in (s.due, *s.remind.values())), default=None)
 
     def close(self, sample: Open, answer: bytes) -> None:
         """The sample is answered; the answer is remembered for those who ask again."""

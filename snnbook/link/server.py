@@ -14,7 +14,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -87,8 +87,8 @@ class Server:
             wait = 0.0
         for sample in self.assembly.ready(time.monotonic()):
             self._answer(sample)
-        for sample in self.assembly.to_remind(time.monotonic()):
-            self._remind(sample)
+        for sample, parts in self.assembly.to_remind(time.monotonic()):
+            self._remind(sample, parts)
 
     def _take(self, peer: bytes, frames: list[bytes], name: str | None) -> None:
         try:
@@ -144,10 +144,10 @@ class Server:
                 del self.where[part]  # it says hello again when it is back
         return asked
 
-    def _remind(self, sample: Open) -> None:
-        """Trigger again those that are expected and not done, from the first step that is missing."""
+    def _remind(self, sample: Open, parts: Collection[int]) -> None:
+        """Trigger those of ``parts`` again that are expected and not done, from the first step that is missing."""
         for part, done in sample.missing().items():
-            if part in self.where:
+            if part in self.where and part in parts:
                 self.counts["triggered again"] += 1
                 self._trigger(sample.sample, [part], done, sample.wanted - done)
 
@@ -163,7 +163,7 @@ class Server:
             self.counts["asked"] += 1
             sample.expected = self._trigger(m.sample, list(self.where), 0, sample.wanted)
         elif peer in sample.askers:
-            self._remind(sample)
+            self._remind(sample, self.where)
         if sample is not None:
             sample.askers.add(peer)
 
@@ -193,7 +193,7 @@ class Server:
         if not m.flags & WANTS_ANSWER or found is not None:
             late = found is None or not found[0] >> m.part & 1
             self.counts["late" if late else "duplicate"] += 1
-            self.assembly.slow()
+            self.assembly.slow(m.part)
             if m.flags & WANTS_ANSWER:
                 self._again(peer, m.sample)
             return False
@@ -211,13 +211,13 @@ class Server:
         status = self.assembly.add(m)
         self.counts[{"taken": "features", "shape": "bad shape", "code": "bad code"}.get(status, status)] += 1
         if status == "taken":
-            self.assembly.quick(m.sample, time.monotonic())
+            self.assembly.quick(m.sample, m.part, time.monotonic())
         elif status == "duplicate" and not m.flags & WANTS_ANSWER:
-            self.assembly.slow()
+            self.assembly.slow(m.part)
         if m.flags & WANTS_ANSWER:
             self.assembly.open[m.sample].askers.add(peer)
             if status == "duplicate":
-                self._remind(self.assembly.open[m.sample])
+                self._remind(self.assembly.open[m.sample], self.where)
 
     def _status(self, peer: bytes, m: Message) -> None:
         found = {

@@ -20,6 +20,7 @@ from .. import store
 from ..checks import check, check_choice
 from ..data import Data, Split
 from ..data.core import SPLITS, Augment
+from ..engine import prepare
 from ..models import initialise
 from ..network import Network
 from .partition import Parts
@@ -41,19 +42,24 @@ def _window(net: Network) -> int:
     return pools[0].kernel_size ** 2 if pools else 1
 
 
-def _counts(net: Network, x: Tensor) -> Tensor:
-    """Features of one sub-model as whole numbers of spikes, uint8 [T, N, F']."""
-    spikes = device_part(net)(x)
-    features = server_part(net)(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
-    return (features * _window(net)).round().to(torch.uint8)
+def _counter(net: Network, example: Tensor) -> Callable[[Tensor], Tensor]:
+    """From samples like ``example`` to a sub-model's features as whole numbers of spikes, uint8 [T, N, F']."""
+    device, server, window = prepare(device_part(net), example), server_part(net), _window(net)
+
+    def counts(x: Tensor) -> Tensor:
+        spikes = device(x)
+        features = server(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
+        return (features * window).round().to(torch.uint8)
+
+    return counts
 
 
-def _features(nets: Sequence[Network], batches) -> Split:
-    """Features of all networks for ``batches`` of (x, y)."""
+def _features(counters: Sequence[Callable[[Tensor], Tensor]], batches) -> Split:
+    """Features of all sub-models for ``batches`` of (x, y)."""
     rows, labels = [], []
     with torch.no_grad():
         for x, y in batches:
-            rows.append(torch.cat([_counts(net, x) for net in nets], 2).transpose(0, 1).cpu())
+            rows.append(torch.cat([counts(x) for counts in counters], 2).transpose(0, 1).cpu())
             labels.append(y.cpu())
     return Split(torch.cat(rows)[..., None, None].contiguous(), torch.cat(labels))
 
@@ -85,11 +91,12 @@ def feature_data(
     """
     windows = {_window(net) for net in subs}
     check("subs", sorted(windows), len(windows) == 1, "sub-models with the same pooling")
-    nets = [net.eval().to(device) for net in subs]
-    splits = {name: _features(nets, data.batches(name, BATCH, device=device)) for name in SPLITS}
+    example, _ = next(data.batches("train", 1, device=device))
+    counters = [_counter(net.eval().to(device), example) for net in subs]
+    splits = {name: _features(counters, data.batches(name, BATCH, device=device)) for name in SPLITS}
     generator, seen = torch.Generator().manual_seed(seed), [splits["train"]]
     for _ in range(views):
-        seen.append(_features(nets, data.batches("train", BATCH, generator, augment, device=device)))
+        seen.append(_features(counters, data.batches("train", BATCH, generator, augment, device=device)))
     splits["train"] = Split(torch.cat([s.x for s in seen]), torch.cat([s.y for s in seen]))
     shape = tuple(splits["train"].x.shape[1:])
     mean, std = torch.zeros(shape[1]), torch.full((shape[1],), float(windows.pop()))
