@@ -11,6 +11,7 @@ from tiny import blobs, same_state
 
 from snnbook import cache, store
 from snnbook.counts import count
+from snnbook.data.core import SPLITS
 from snnbook.energy import count_operations, joules
 from snnbook.evaluate import accuracy
 from snnbook.experiments import ec_snn, ec_snn_tables
@@ -171,6 +172,18 @@ def test_a_fusion_sees_the_frozen_features(e, plan):
     other = e.fused(plan, "mlp", hide=0.5)
     assert other is not fused and e.fused(plan, "mlp", hide=0.1) is fused
     assert e.fused(plan, "logit_average").fuse.votes[0].out_features == K
+
+
+def test_features_of_older_plans_are_forgotten_where_memory_is_short(plan, monkeypatch):
+    e, other = made(), replace(plan, min_filters=plan.min_filters + 1)
+    first, second = e.features(plan), e.features(other)
+    assert e.features(plan) is first and e.features(other) is second
+    monkeypatch.setattr(ec_snn, "FEATURES_BYTES", sum(getattr(first, s).x.nbytes for s in SPLITS))
+    assert e.features(other) is second and e.features(plan) is not first
+    assert torch.equal(e.features(plan).train.x, first.train.x) and e.features(other) is not second
+    monkeypatch.setattr(ec_snn, "FEATURES_BYTES", 0)
+    assert e.features(other) is e.features(other)  # those asked for last stay
+    assert not [k for k in e._kept if k == ("features", plan)] and ("submodels", plan) in e._kept
 
 
 def test_sub_models_can_be_warmed_up_with_one_step(e, plan):

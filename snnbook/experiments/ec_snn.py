@@ -15,6 +15,7 @@ from ..augment import augmentation
 from ..cache import trained
 from ..checks import check_choice
 from ..data import Data, load
+from ..data.core import SPLITS
 from ..models import build
 from ..network import Network
 from ..params import RepeatedSplitNetworks, SplitNetworks
@@ -31,6 +32,8 @@ from .samples import spread
 
 #: Samples of a batch in passes without gradient.
 BATCH = 128
+#: Bytes of features that an experiment keeps of all its plans together; those asked for last are kept in any case.
+FEATURES_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,16 @@ class EcSnn:
         """What the server receives for every sample of every split, as a data set."""
         augment = augmentation(self.warm.augment) if self.views else None
         options = {"device": pick_device(self.device), "views": self.views, "augment": augment, "seed": self.seed}
-        return self.once(("features", plan), lambda: feature_data(self.submodels(plan), self.data, **options))
+        found = self.once(("features", plan), lambda: feature_data(self.submodels(plan), self.data, **options))
+        self._make_room(plan)
+        return found
+
+    def _make_room(self, last: SplitPlan) -> None:
+        """Forget features, those of the oldest plan first and never the ``last``, while all need over FEATURES_BYTES."""
+        held = {k: sum(getattr(d, s).x.nbytes for s in SPLITS) for k, d in self._kept.items() if k[0] == "features"}
+        others = [key for key in held if key != ("features", last)]
+        while others and sum(held.values()) > FEATURES_BYTES:
+            del self._kept[others[0]], held[others.pop(0)]
 
     def fused(self, plan: SplitPlan, rule: str = "mlp", hide: float | None = None) -> nn.Sequential:
         """A trained fusion of :meth:`features`; its module ``fuse`` maps [..., ΣF'] to logits [..., K].
