@@ -224,7 +224,7 @@ class EcSnn:
         return found
 
     def _make_room(self, last: SplitPlan) -> None:
-        """Forget features, those of the oldest plan first and never the ``last``, while all need over FEATURES_BYTES."""
+        """Forget features, those of the oldest plan first, never the ``last``, while all need over FEATURES_BYTES."""
         held = {k: sum(getattr(d, s).x.nbytes for s in SPLITS) for k, d in self._kept.items() if k[0] == "features"}
         others = [key for key in held if key != ("features", last)]
         while others and sum(held.values()) > FEATURES_BYTES:
