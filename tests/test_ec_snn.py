@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from tiny import blobs, same_state
@@ -338,3 +339,27 @@ def test_parameters_make_the_experiment():
 def test_choices_of_parameters_are_the_registries():
     fields = {f.name: f.metadata["choices"] for f in dataclasses.fields(SplitNetworks)}
     assert fields["partition"] == tuple(PARTITIONS) and fields["fusion"] == tuple(FUSIONS)
+
+
+def recorded(numbers, fused, unsplit=0.9):
+    """A recorded run of two seeds whose devices compute half and spend a quarter, all together N times that."""
+    manifest = {"parameters": {"dataset": "cifar10", "model": "vgg9"}}
+    sweep = pd.DataFrame({
+        "n_devices": numbers * 2, "zeta": 92.0, "accuracy": [a - 0.01 for a in fused] + [a + 0.01 for a in fused],
+        "largest_dense_macs": 50.0, "largest_joules": 2.0, "total_joules": [2.0 * n for n in numbers * 2],
+    })  # fmt: skip
+    costs = pd.DataFrame({"device": ["unsplit", "unsplit features"], "dense_macs": [110, 100.0], "joules": [9, 8.0]})
+    fused = pd.DataFrame({"fusion": ["unsplit"], "accuracy": [unsplit]})
+    return manifest, {"sweep": sweep, "costs": costs, "fused": fused}
+
+
+def test_recorded_runs_relative_to_the_unsplit_features():
+    found = {"a": recorded([1, 5], [0.7, 0.8]), "b": recorded([3], [0.85])}
+    rows = ec_snn_tables.recorded_sweeps(found)
+    assert rows[["run", "N"]].to_numpy().tolist() == [["a", 1], ["a", 5], ["b", 3]]
+    assert rows["fused %"].tolist() == pytest.approx([70, 80, 85]) and set(rows["unsplit %"]) == {90.0}
+    assert set(rows["compute %"]) == {50.0} and set(rows["energy %"]) == {25.0}
+    assert rows["total energy %"].tolist() == [25, 125, 75]
+    over = ec_snn_tables.recorded_over_devices(found)
+    assert over["run"].tolist() == ["a"] and over[["N = 1", "N = 5"]].to_numpy()[0] == pytest.approx([70, 80])
+    assert len(ec_snn_tables.recorded_over_devices({})) == len(ec_snn_tables.recorded_sweeps({})) == 0

@@ -376,3 +376,21 @@ def recorded_sweeps(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
         }  # fmt: skip
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def recorded_over_devices(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
+    """Test accuracies in percent of recorded runs with several numbers of devices, a row for each run and ζ.
+
+    Args:
+        found: as for :func:`recorded_sweeps`.
+
+    Returns:
+        Columns ``run``, ``dataset``, ``model``, ``zeta``, ``unsplit %``, and ``N = …`` for every number of devices.
+    """
+    rows = recorded_sweeps(found)
+    keys = ["run", "dataset", "model", "zeta", "unsplit %"]
+    if not len(rows):
+        return pd.DataFrame(columns=keys)
+    several = rows[rows.duplicated(["run", "zeta"], keep=False)]
+    wide = several.pivot(index=keys, columns="N", values="fused %")
+    return wide.rename(columns="N = {}".format).rename_axis(columns=None).reset_index()

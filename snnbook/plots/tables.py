@@ -24,14 +24,14 @@ def table(df: pd.DataFrame, formats: Mapping | str | None = None, caption: str |
     return styler.set_caption(caption) if caption else styler
 
 
-def tables_by_run(rows: pd.DataFrame, formats: str, what: str, names: Mapping[str, str]) -> HTML | str:
+def tables_by_run(rows: pd.DataFrame, formats: str, what: str, names: Mapping[str, str] | None = None) -> HTML | str:
     """Recorded runs below each other, a table each; a page has no room for names that are the same in every row.
 
     Args:
-        rows: columns ``run``, ``dataset``, ``model``, ``method``, and numbers.
+        rows: columns ``run``, ``dataset``, ``model``, one that tells rows apart, and numbers.
         formats: of the numbers.
         what: they are, for the captions.
-        names: method → how it is shown.
+        names: what is in a column ``method`` → how it is shown.
 
     Returns:
         The tables without columns that are empty, or a sentence if there are no rows.
@@ -40,7 +40,8 @@ def tables_by_run(rows: pd.DataFrame, formats: str, what: str, names: Mapping[st
         return "no recorded run yet"
     parts, keys = [], ["run", "dataset", "model"]
     for (run, dataset, model), group in rows.groupby(keys, sort=False):
-        shown = group.drop(columns=keys).dropna(axis=1, how="all").replace({"method": dict(names)})
+        shown = group.drop(columns=keys).dropna(axis=1, how="all")
+        shown = shown.replace({"method": dict(names)}) if names else shown
         caption = f"{what}: {model} on {dataset}, run {run}"
         parts.append(table(shown, dict.fromkeys(shown.columns[1:], formats), caption).to_html())
     return HTML("".join(parts))
