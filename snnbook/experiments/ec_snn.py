@@ -226,9 +226,9 @@ class EcSnn:
     def _make_room(self, last: SplitPlan) -> None:
         """Forget features, those of the oldest plan first, never the ``last``, while all need over FEATURES_BYTES."""
         held = {k: sum(getattr(d, s).x.nbytes for s in SPLITS) for k, d in self._kept.items() if k[0] == "features"}
-        others = [key for key in held if key != ("features", last)]
-        while others and sum(held.values()) > FEATURES_BYTES:
-            del self._kept[others[0]], held[others.pop(0)]
+        for key in [key for key in held if key != ("features", last)]:
+            if sum(held.values()) > FEATURES_BYTES:
+                del self._kept[key], held[key]
 
     def fused(self, plan: SplitPlan, rule: str = "mlp", hide: float | None = None) -> nn.Sequential:
         """A trained fusion of :meth:`features`; its module ``fuse`` maps [..., ΣF'] to logits [..., K].
