@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from .checks import check
 from .data import Data
 from .neurons import spiking_layers
-from .runs import atomic, build_dir
+from .runs import NETWORKS, Network, atomic, build_dir
 from .train import Recipe, fit
 
 _PACKAGE = Path(__file__).parent
@@ -122,12 +123,15 @@ def _load(net: nn.Module, path: Path) -> pd.DataFrame:
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            digest, history = file.metadata()["state"], json.loads(file.metadata()["history"])
+            about = file.metadata()
+        digest, history = about["state"], json.loads(about["history"])
+        seconds = json.loads(about.get("seconds", "null"))
         found = _digest({name: state[name] for name in net.state_dict()})
         check("state", found[:12], found == digest, f"{digest[:12]}… as when it was written")
         net.load_state_dict(state)
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it and the network is trained again") from error
+    NETWORKS.setdefault(path.stem, Network(True, seconds))  # one that this run trained itself stays so
     return pd.DataFrame(history)
 
 
@@ -177,18 +181,23 @@ def _together() -> bool:
 
 
 def _train_and_keep(net: nn.Module, data: Data, recipe: Recipe, path: Path, device: str) -> pd.DataFrame:
-    history = fit(net, data, recipe, checkpoint=path.with_suffix(".checkpoint"), device=device)
+    checkpoint, started = path.with_suffix(".checkpoint"), time.monotonic()
+    goes_on = checkpoint.exists()  # a killed process took time that nobody counted
+    history = fit(net, data, recipe, checkpoint=checkpoint, device=device)
+    seconds = None if goes_on else round(time.monotonic() - started, 1)
+    NETWORKS[path.stem] = Network(False, seconds)
     if int(os.environ.get("RANK", 0)) == 0 or not _together():
-        _keep(net, history, path)
+        _keep(net, history, seconds, path)
     if _together():
         torch.distributed.barrier()
     return history
 
 
-def _keep(net: nn.Module, history: pd.DataFrame, path: Path) -> None:
+def _keep(net: nn.Module, history: pd.DataFrame, seconds: float | None, path: Path) -> None:
     checkpoint, state = path.with_suffix(".checkpoint"), {k: v.contiguous() for k, v in net.state_dict().items()}
     with atomic(path) as part:
         about = {"history": json.dumps(history.to_dict("records")), "state": state_hash(net)}
+        about["seconds"] = json.dumps(seconds)
         save_file(state, part, metadata=about)
     for left in (checkpoint, *path.parent.glob(f"{path.stem}.*.part")):  # parts of processes killed while they wrote
         left.unlink(missing_ok=True)

@@ -30,6 +30,37 @@ ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("torch", "spikingjelly", "numpy", "pandas", "scikit-learn")
 
 
+@dataclass(frozen=True)
+class Network:
+    """A trained network that a run used.
+
+    Attributes:
+        from_cache: trained by an earlier run, so that the wall time of this one does not hold it.
+        seconds: how long its training took; ``None`` if nobody knows, as for one that went on after a kill.
+    """
+
+    from_cache: bool
+    seconds: float | None
+
+
+#: Networks that the run of this process used so far, by their name in the cache; :mod:`snnbook.cache` fills it.
+NETWORKS: dict[str, Network] = {}
+
+
+def networks_used(networks: dict[str, Network]) -> dict[str, object]:
+    """How many networks were ``trained`` and taken ``from_cache``, and the ``cached_seconds`` that the latter took.
+
+    Args:
+        networks: as :data:`NETWORKS`.
+
+    Returns:
+        The three; ``cached_seconds`` is ``None`` if it is not known for one of them.
+    """
+    cached = [n.seconds for n in networks.values() if n.from_cache]
+    total = None if None in cached else round(sum(cached), 1)
+    return {"trained": len(networks) - len(cached), "from_cache": len(cached), "cached_seconds": total}
+
+
 @contextmanager
 def atomic(path: Path):
     """Yield a temporary path beside ``path`` that takes its place when the block ends without an error."""
@@ -131,6 +162,7 @@ class Run:
         Raises:
             ValueError: if ``out_dir`` exists and is no folder.
         """
+        NETWORKS.clear()
         asked = getattr(params, "out_dir", "")
         out = Path(asked) if asked else build_dir("runs") / params.notebook
         check(
@@ -161,7 +193,7 @@ class Run:
         return path
 
     def manifest(self) -> dict[str, object]:
-        """What ``run.json`` holds: parameters, seed, versions, hardware, wall time, revision, command, files."""
+        """What ``run.json`` holds: what was asked for, where and how long it ran, networks, command, files."""
         return {
             "notebook": self.params.notebook,
             "parameters": self.params.asdict(),
@@ -169,6 +201,7 @@ class Run:
             "versions": versions(),
             "hardware": hardware(),
             "wall_seconds": round(time.monotonic() - self._started, 1),
+            "networks": networks_used(NETWORKS),
             "git_revision": self._revision,
             "command": self.command or command(self.params, getattr(self.params, "out_dir", "")),
             "files": dict(self._files),

@@ -6,15 +6,17 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny import blobs, same_state, small_net
 from torch import nn
 
-from snnbook import cache, train
+from snnbook import cache, runs, train
 from snnbook.bottleneck.baseline import Quantise
 from snnbook.cache import (
     SPIKING_CODE,
@@ -250,8 +252,6 @@ def test_a_damaged_file_is_named_and_left_alone(data, tmp_path, damage):
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
     if damage == "other network":
-        from safetensors.torch import save_file
-
         save_file({"weight": torch.zeros(2)}, path)
     else:
         path.write_bytes(
@@ -286,10 +286,43 @@ def test_a_killed_run_goes_on_from_its_checkpoint(data, monkeypatch, tmp_path):
         trained(net, data, RECIPE, folder=tmp_path / "killed")
     assert [p.suffix for p in (tmp_path / "killed").iterdir()] == [".checkpoint"]
     net = small_net()
+    runs.NETWORKS.clear()
     again = trained(net, data, RECIPE, folder=tmp_path / "killed")
     assert len(calls) == 5 + 2  # two epochs of three batches, of which four were done
+    assert list(runs.NETWORKS.values()) == [runs.Network(False, None)]  # nobody knows for how long it ran before
     assert same_state(net, whole) and again.equals(history)
     assert [p.suffix for p in (tmp_path / "killed").iterdir()] == [".safetensors"]
+
+
+def test_a_run_counts_the_networks_it_trained_and_those_it_found(data, monkeypatch, tmp_path):
+    clock = iter([0.0, 100.0, 200.0, 230.0])  # two trainings of 100 and 30 seconds
+    monkeypatch.setattr(cache, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    other = dataclasses.replace(RECIPE, seed=1)
+    runs.NETWORKS.clear()
+    trained(small_net(), data, RECIPE, folder=tmp_path)
+    trained(small_net(), data, RECIPE, folder=tmp_path)  # this run has trained it: no second one
+    assert runs.networks_used(runs.NETWORKS) == {"trained": 1, "from_cache": 0, "cached_seconds": 0}
+    runs.NETWORKS.clear()
+    for recipe in (RECIPE, RECIPE, other):
+        trained(small_net(), data, recipe, folder=tmp_path)
+    assert runs.networks_used(runs.NETWORKS) == {"trained": 1, "from_cache": 1, "cached_seconds": 100}
+    runs.NETWORKS.clear()
+    for recipe in (RECIPE, other):
+        trained(small_net(), data, recipe, folder=tmp_path)
+    assert runs.networks_used(runs.NETWORKS) == {"trained": 0, "from_cache": 2, "cached_seconds": 130}
+
+
+def test_time_that_nobody_counted_is_not_known(data, tmp_path):
+    """Of a network that went on after a kill, and of one from before the time was kept."""
+    trained(small_net(), data, RECIPE, folder=tmp_path)
+    (path,) = tmp_path.iterdir()
+    with safe_open(path, "pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = {k: v for k, v in file.metadata().items() if k != "seconds"}
+    save_file(state, path, metadata=about)
+    runs.NETWORKS.clear()
+    trained(small_net(), data, RECIPE, folder=tmp_path)
+    assert runs.networks_used(runs.NETWORKS) == {"trained": 0, "from_cache": 1, "cached_seconds": None}
 
 
 def test_folder_of_the_cache(data, monkeypatch, tmp_path):

@@ -108,6 +108,7 @@ def test_the_manifest_has_all_that_repeats_the_run(tmp_path, Example, table):
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     assert manifest["hardware"]["memory_gib"] == pytest.approx(pages, abs=0.06)
     assert manifest["git_revision"] == runs.git_revision()
+    assert manifest["networks"] == {"trained": 0, "from_cache": 0, "cached_seconds": 0}
 
 
 def test_each_table_joins_the_manifest_and_a_second_save_replaces_the_first(tmp_path, Example, table):
