@@ -106,6 +106,14 @@ def test_relu_networks_count_too_and_fully_connected_activations_do_not():
     torch.testing.assert_close(zeros["body.0"].apoz(), (first == 0).double().mean((0, 2, 3)))
 
 
+@pytest.mark.parametrize("bundle", [[1], [2], [-1], []])
+def test_a_bundle_without_samples_or_with_an_unknown_class_is_refused(bundle):
+    zeros = ClassZeros(torch.tensor([[1, 2], [0, 0]]), torch.tensor([4, 0]), torch.tensor([1, 0]))
+    for measure in (zeros.apoz, zeros.nonzero):
+        with pytest.raises(ValueError, match="classes = .* 0 to 1, with samples"):
+            measure(bundle)
+
+
 def test_select_keeps_the_counts_of_a_mask():
     zeros = ClassZeros(torch.tensor([[1, 2, 3]]), torch.tensor([4]), torch.tensor([1]))
     kept = zeros.select(torch.tensor([True, False, True]))

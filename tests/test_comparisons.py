@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from snnbook.splitting import comparisons, cost
-from snnbook.splitting.devices import Device, device, profiles
+from snnbook.splitting.devices import Device, device, fleet, profiles
 from snnbook.splitting.placement import PLACEMENTS, assign
 
 KINDS = [device(name) for name in profiles()]
@@ -38,13 +38,20 @@ def test_compare_has_a_row_for_every_rule_also_where_it_fails():
     # The case of greedy that fails, from the tests of placement.
     figures = dict.fromkeys(("ac_rate", "mac_rate", "link_rate", "joules_per_mac", "joules_per_ac"), 1)
     figures["joules_per_bit"] = 0
-    fleet = [Device("tight", 10, 100, **figures), Device("wide", 20, 30, **figures)]
+    boards = [Device("tight", 10, 100, **figures), Device("wide", 20, 30, **figures)]
     demands = [cost.Demand("large", 9, 20, 0, 0), cost.Demand("small", 8, 90, 0, 0)]
-    table = comparisons.compare(demands, fleet, fusion_seconds=1).set_index("rule")
+    table = comparisons.compare(demands, boards, fusion_seconds=1).set_index("rule")
     assert list(table.index) == list(PLACEMENTS)
     assert table.loc["tightest_memory"].isna().all() and table.loc["most_energy"].isna().all()
-    best = cost.totals(cost.per_device(demands, fleet, assign(demands, fleet, "min_energy")), 1)
-    assert table.loc["min_latency"].to_dict() == best
+    best = cost.totals(cost.per_device(demands, boards, assign(demands, boards, "min_energy")), 1)
+    assert table.loc["min_latency"].to_dict() == best and list(cost.TOTALS) == list(best)
+
+
+def test_compare_has_all_columns_where_nothing_fits():
+    demands = [cost.Demand(str(i), 600_000, 1e6, 0, 1e4) for i in range(9)]
+    table = comparisons.compare(demands, fleet("microcontroller", 3), shared=True)
+    assert list(table["rule"]) == list(PLACEMENTS) and list(table.columns) == ["rule", *cost.TOTALS]
+    assert table[list(cost.TOTALS)].isna().all(axis=None)
 
 
 def test_value_is_infinite_where_nothing_fits():

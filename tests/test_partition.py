@@ -79,6 +79,16 @@ def test_kmeans_finds_pairs_that_lie_apart():
     assert kmeans(features, 5, seed=3) == pairs  # same seed, same parts; ordered by their first class
 
 
+@pytest.mark.parametrize(
+    "features, message",
+    [(np.arange(4.0), r"features = \(4,\) .* \[K, F\]"), (np.full((4, 3), np.nan), "features = .* finite numbers"),
+     ([[1, np.inf], [2, 3]], "finite numbers")],
+)  # fmt: skip
+def test_features_of_classes_are_rows_of_finite_numbers(features, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        kmeans(features, 2)
+
+
 def test_joint_finds_what_only_swaps_can_reach():
     wanted = ((0, 5), (1, 3), (2, 4))
     together = {frozenset(p) for p in wanted}

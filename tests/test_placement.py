@@ -316,12 +316,19 @@ def test_long_fleets_are_named_in_part():
         ({"rule": "best"}, "rule = 'best' is not allowed: one of tightest_memory"),
         ({"devices": []}, "at least one device"),
         ({"devices": [device("a"), device("a")]}, "unique names"),
+        ({"score": lambda zeta: []}, "score = .* a function that gives at least one sub-model"),
     ],
 )
 def test_bad_arguments_are_named(change, message):
-    arguments = {"zeta0": 95, "step": 1, "zeta_min": 90, "devices": [device("a")]} | change
+    arguments = {"score": shrinking, "zeta0": 95, "step": 1, "zeta_min": 90, "devices": [device("a")]} | change
     with pytest.raises(ValueError, match=message):
-        place(shrinking, **arguments)
+        place(**arguments)
+
+
+@pytest.mark.parametrize("rule", [greedy, exact])
+def test_nothing_can_be_placed_on_no_device(rule):
+    with pytest.raises(ValueError, match="devices = 0 is not allowed: at least one device"):
+        rule([demand(0, 1)], [])
 
 
 def test_sub_models_have_unique_names():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -79,9 +81,19 @@ def test_rule_by_hand():
     assert masks(apoz, 10, 2, keep="last")["a"].tolist() == [False, False, True, True]
     assert masks({"a": torch.ones(4)}, 95, 2)["a"].tolist() == [True, True, False, False]  # a tie: the first
     assert all(m.all() for m in masks(apoz, 102, 1).values())
-    for bad in ({"keep": "first"}, {"min_filters": 0}):
+    for bad in ({"keep": "first"}, {"min_filters": 0}, {"zeta": float("nan")}):
         with pytest.raises(ValueError, match=next(iter(bad))):
-            masks(apoz, 95, **bad)
+            masks(apoz, **{"zeta": 95} | bad)
+
+
+def test_a_threshold_as_a_share_is_taken_in_percent_and_doubted():
+    apoz = {"a": torch.tensor([0.005, 0.5, 0.9])}
+    with pytest.warns(UserWarning, match="zeta = 0.95 is taken in percent: did you mean 95?"):
+        assert masks(apoz, 0.95, 1)["a"].tolist() == [True, False, False]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for zeta in (-1, 0, 1, 95, 101):
+            masks(apoz, zeta, 1)
 
 
 def dyadic(net, seed=0):

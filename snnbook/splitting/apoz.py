@@ -33,15 +33,20 @@ class ClassZeros:
     slots: Tensor
     samples: Tensor
 
+    def _bundle(self, classes) -> list[int]:
+        """Classes of a bundle, all by default; ValueError for one without samples, or a class that there is not."""
+        bundle = list(range(len(self.slots)) if classes is None else classes)
+        known = all(0 <= k < len(self.slots) for k in bundle)
+        check("classes", bundle, known and self.slots[bundle].sum() > 0, f"0 to {len(self.slots) - 1}, with samples")
+        return bundle
+
     def apoz(self, classes=None) -> Tensor:
         """APoZ of each filter, 0 to 1, float64 [C], for a bundle of classes; all classes by default.
 
         Raises:
             ValueError: if the bundle has no samples, or a class that there is not.
         """
-        bundle = list(range(len(self.slots)) if classes is None else classes)
-        known = all(0 <= k < len(self.slots) for k in bundle)
-        check("classes", bundle, known and self.slots[bundle].sum() > 0, f"0 to {len(self.slots) - 1}, with samples")
+        bundle = self._bundle(classes)
         return self.zeros[bundle].sum(0).double() / self.slots[bundle].sum()
 
     def each_class(self) -> Tensor:
@@ -49,8 +54,12 @@ class ClassZeros:
         return self.zeros.double() / self.slots[:, None]
 
     def nonzero(self, classes=None) -> Tensor:
-        """Mean number of non-zero outputs of each filter, over time and positions, in one sample of the bundle [C]."""
-        bundle = list(range(len(self.slots)) if classes is None else classes)
+        """Mean number of non-zero outputs of each filter, over time and positions, in one sample of the bundle [C].
+
+        Raises:
+            ValueError: if the bundle has no samples, or a class that there is not.
+        """
+        bundle = self._bundle(classes)
         total = self.slots[bundle].sum() - self.zeros[bundle].sum(0)
         return total.double() / self.samples[bundle].sum()
 

@@ -110,7 +110,7 @@ def compare(
     """Totals of every rule of ``PLACEMENTS`` on one instance; a row of missing values where a rule finds nothing.
 
     Returns:
-        Column ``rule``, then those of :func:`snnbook.splitting.cost.totals`.
+        Column ``rule``, then those of :func:`snnbook.splitting.cost.totals`, also where no rule finds anything.
     """
     rows = []
     for rule in PLACEMENTS:
@@ -119,7 +119,7 @@ def compare(
             rows.append({"rule": rule, **cost.totals(table, fusion_seconds)})
         except InfeasiblePlacement:
             rows.append({"rule": rule})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["rule", *cost.TOTALS])
 
 
 def by_device(demand: Demand, devices: Sequence[Device]) -> pd.DataFrame:

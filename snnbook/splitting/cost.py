@@ -129,6 +129,13 @@ def per_device(demands: Sequence[Demand], devices: Sequence[Device], assignment:
     return pd.DataFrame(rows, columns=[*columns, "link_joules", "budget_used"])
 
 
+#: Names of what :func:`totals` gives, in its order.
+TOTALS = (
+    *("devices", "compute_seconds", "seconds", "seconds_with_link", "busiest_joules", "busiest_joules_with_link"),
+    *("total_joules", "total_joules_with_link", "largest_bytes", "total_bytes"),
+)
+
+
 def totals(table: pd.DataFrame, fusion_seconds: float = 0.0) -> dict[str, float]:
     """What a placement costs as a whole.
 

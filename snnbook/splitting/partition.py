@@ -74,9 +74,11 @@ def kmeans(features: np.ndarray, n_parts: int, seed: int = 0, restarts: int = 10
         iterations: of one run at most.
 
     Raises:
-        ValueError: for fewer classes than parts.
+        ValueError: for fewer classes than parts, features of another shape, or one that is not finite.
     """
     features = np.asarray(features, dtype=np.float64)
+    check("features", features.shape, features.ndim == 2, "[K, F], one row a class")
+    check("features", features, bool(np.isfinite(features).all()), "finite numbers")
     size, rng, best = sizes(len(features), n_parts), np.random.default_rng(seed), None
     for _ in range(restarts):
         centres = features[rng.choice(len(features), n_parts, replace=False)]

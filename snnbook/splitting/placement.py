@@ -114,6 +114,10 @@ def _explain(
     return InfeasiblePlacement(f"{'; '.join(parts)}. Devices: {_offer(devices)}", table)
 
 
+def _check_devices(devices: Sequence[Device]) -> None:
+    check("devices", len(devices), len(devices) >= 1, "at least one device")
+
+
 def greedy(
     demands: Sequence[Demand], devices: Sequence[Device], shared: bool = False, prefer: str = "memory"
 ) -> list[int]:
@@ -131,8 +135,10 @@ def greedy(
     Raises:
         InfeasiblePlacement: when a sub-model finds no device: which, what it needs and what is left where. Another
             order might have worked.
+        ValueError: for no devices.
     """
     check_choice("prefer", prefer, ("memory", "energy"))
+    _check_devices(devices)
     size, energy = _needs(demands, devices)
     memory, budget = _budgets(devices)
     taken, assignment = np.zeros((2, len(devices))), [-1] * len(demands)
@@ -213,8 +219,10 @@ def exact(
     Raises:
         InfeasiblePlacement: if there is none.
         TimeoutError: if the solver does not end in ``TIME_LIMIT`` seconds.
+        ValueError: for no devices.
     """
     check_choice("objective", objective, ("latency", "energy", "devices"))
+    _check_devices(devices)
     if not demands:
         return []
     n, d = len(demands), len(devices)
@@ -277,7 +285,7 @@ def assign(
         InfeasiblePlacement: if the rule finds no placement.
     """
     check_choice("rule", rule, PLACEMENTS)
-    check("devices", len(devices), len(devices) >= 1, "at least one device")
+    _check_devices(devices)
     for what, named in (("demands", demands), ("devices", devices)):
         names = [x.name for x in named]
         check(what, names, len(set(names)) == len(names), "unique names")
@@ -340,13 +348,15 @@ def place(
         shared: whether a device may get several sub-models.
 
     Raises:
-        ValueError: for a step that is not positive, ``zeta_min`` above ``zeta0`` or an unknown rule.
+        ValueError: for a step that is not positive, ``zeta_min`` above ``zeta0``, an unknown rule, or a ``score``
+            without any sub-model.
         InfeasiblePlacement: if nothing fits with ζ_min either: which sub-model needs what, and what devices have.
     """
     _check_steps(zeta0, step, zeta_min)
     rows, last = [], None
     for zeta in zeta0 - step * np.arange(int(np.floor((zeta0 - zeta_min) / step + 1e-9)) + 1):
         demands = list(score(float(zeta)))
+        check("score", demands, bool(demands), "a function that gives at least one sub-model")
         try:
             assignment = assign(demands, devices, rule, shared)
         except InfeasiblePlacement as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+import warnings
 from collections.abc import Mapping
 
 import pandas as pd
@@ -41,7 +42,8 @@ def masks(apoz: Mapping[str, Tensor], zeta: float, min_filters: int = 16, keep: 
 
     Args:
         apoz: activation name → APoZ of its filters, 0 to 1, [C], in forward order.
-        zeta: ζ in percent; 95 in the paper. Above 100 + number of layers nothing goes.
+        zeta: ζ in percent; 95 in the paper. Above 100 + number of layers nothing goes. Between 0 and 1 it is allowed
+            and prunes down to the floor, with a warning: a share was written, most likely.
         min_filters: floor of every layer, 16 in the paper.
         keep: which filters fill up the floor: ``lowest`` APoZ, or the ``last``-indexed as in the released code.
 
@@ -49,10 +51,13 @@ def masks(apoz: Mapping[str, Tensor], zeta: float, min_filters: int = 16, keep: 
         Activation name → bool [C].
 
     Raises:
-        ValueError: for an unknown ``keep`` or a floor below 1.
+        ValueError: for an unknown ``keep``, a ζ that is no number or a floor below 1.
     """
     check_choice("keep", keep, ("lowest", "last"))
     check("min_filters", min_filters, min_filters >= 1, "at least 1")
+    check("zeta", zeta, not math.isnan(zeta), "a number in percent, such as 95")
+    if 0 < zeta < 1:
+        warnings.warn(f"zeta = {zeta} is taken in percent: did you mean {100 * zeta:g}?", stacklevel=2)
     return {
         name: _kept(layer.double(), (zeta - depth) / 100, min_filters, keep)
         for depth, (name, layer) in enumerate(apoz.items())
