@@ -88,6 +88,31 @@ def test_nobody_expected_is_ready_at_once():
     assert a.ready(0) == [s] and s.features(3) == [None] * 3
 
 
+@pytest.mark.parametrize("steps, used, common", [
+    ((T, 1, T), 0b101, T), ((2, 2, T), 0b111, 2), ((0, 0, 1), 0b100, 1), ((1, 0, T), 0b100, T), ((2, 4, 0), 0b011, 2),
+])  # fmt: skip
+def test_a_part_that_has_sent_less_than_the_others_is_left_out(steps, used, common):
+    """Most of what has come counts: 2 × 4 steps rather than 3 × 1, 3 × 2 rather than 1 × 4; of equals more parts."""
+    a = Assembly(plan())
+    s = a.begin(1, 0b111, 0.0)
+    for part, n in enumerate(steps):
+        _ = n and a.add(features(1, part, 0, n))
+    assert (s.used, s.common) == (used, common) and a.ready(10) == [s]
+    assert [f is not None and len(f) for f in s.features(3)] == [used >> i & 1 > 0 and common for i in (0, 1, 2)]
+
+
+def test_features_of_one_part_open_their_share_of_samples_only():
+    a = Assembly(plan(in_flight=7))
+    opened = [a.begin(i, 1, 0.0, opener=0) for i in range(3)]
+    assert [s is None for s in opened] == [False, False, True]  # 7 // 3
+    assert a.begin(3, 2, 0.0, opener=1) and [a.begin(4 + i, 1, 0.0) is None for i in range(5)] == [False] * 4 + [True]
+    a.forget(opened[0])
+    assert a.begin(0, 1, 0.0, opener=0) and a.answered(0) is None
+    alone = Assembly(plan(shapes=SHAPES[:1], in_flight=2))
+    assert [alone.begin(i, 1, 0.0, opener=0) is None for i in range(3)] == [False, False, True]
+    assert Assembly(plan(in_flight=1)).begin(1, 1, 0.0, opener=2)
+
+
 def test_open_samples_are_bounded_and_closing_makes_room():
     a = Assembly(plan())
     opened = [a.begin(i, 1, 0.0) for i in range(4)]
@@ -186,11 +211,12 @@ def test_any_order_and_any_repetition(sent):
             done[sample, part] = before + steps
     for i, s in opened.items():
         come = {part: n for (sample, part), n in done.items() if sample == i}
-        common = min(come.values(), default=0)
+        best = max(range(T + 1), key=lambda n: (n * sum(m >= n for m in come.values()), -n))
+        assert s.used == sum(1 << part for part, n in come.items() if n >= best) and s.common == best
         for part, f in enumerate(s.features(3)):
-            assert (f is None) == (part not in come)
-            assert f is None or torch.equal(f, spikes(i, part)[:common])
-        assert (s in a.ready(0)) == (len(come) == 3 and common == T)
+            assert (f is None) == (come.get(part, -1) < best)
+            assert f is None or torch.equal(f, spikes(i, part)[:best])
+        assert (s in a.ready(0)) == (list(come.values()) == [T] * 3)
 
 
 @pytest.mark.parametrize("change, match", [

@@ -21,7 +21,8 @@ from snnbook.link.keys import make_keys
 from snnbook.link.measure import Measured
 from snnbook.link.messages import WANTS_ANSWER, Kind, Message, decode, encode
 from snnbook.link.parts import Fuse, Tail
-from snnbook.link.payload import pack
+from snnbook.link.payload import pack, packed_bytes
+from snnbook.link.shaper import Rate
 from snnbook.link.transport import Channel, Listener
 from snnbook.link.walk import Walk
 
@@ -314,13 +315,95 @@ def test_lost_parts_are_zeros_and_the_answer_says_so(tmp_path):
         assert a.answer.part_micros[0] == a.answer.part_micros[2] == 0 < a.answer.part_micros[1]
 
 
-def test_no_device_at_all_is_an_answer_too(fleet, hands):
-    folder, devices, fuse, x = fleet
-    with serving(folder) as server:
-        client = hands(server)
+def test_no_device_at_all_is_an_answer_too(tmp_path, hands):
+    """At the deadline: until then, one may come."""
+    devices, fuse, x, _ = make_fleet(tmp_path, deadline=0.3)
+    with serving(tmp_path) as server:
+        client, started = hands(server), time.monotonic()
         client.send(Message(Kind.ASK, 1))
         answer = Answer.from_message(client.take(Kind.ANSWER))
+    assert time.monotonic() - started >= 0.3
     assert answer.mask == 0 and torch.equal(answer.logits, single_process(devices, fuse, x[:1], lost=(0, 1, 2)))
+
+
+def test_samples_wait_for_devices_that_come_and_come_back(tmp_path, hands):
+    """Asked for while nobody is there; then one device leaves in the middle of a sample and another takes its place."""
+    devices, fuse, x, plan = make_fleet(tmp_path, deadline=60.0)
+    with torch.inference_mode():
+        spikes = [d(x[:1]) for d in devices]
+    with serving(tmp_path) as server:
+        client, old, new, *others = (hands(server, i) for i in (0, 0, 0, 1, 2))
+        ask(server, client, 7)
+        old.hello(plan.shapes[0])
+        assert old.take(Kind.TRIGGER) == Message(Kind.TRIGGER, 7, 0, 0, T)  # and dies
+        new.hello(plan.shapes[0])
+        for part, hand in enumerate((new, *others)):
+            _ = part and hand.hello(plan.shapes[part])
+            assert hand.take(Kind.TRIGGER) == Message(Kind.TRIGGER, 7, part, 0, T)
+            hand.send(hand.features(7, spikes[part]))
+        answer = Answer.from_message(client.take(Kind.ANSWER))
+        assert new.channel.receive(0.05) is None
+    assert not answer.partial and torch.equal(answer.logits, single_process(devices, fuse, x[:1]))
+
+
+@pytest.mark.parametrize("change", [{"shape": (1, 1, 8)}, {"first": 1}, {"steps": T + 1}])
+def test_features_that_are_not_due_open_nothing_and_disturb_nobody(tmp_path, hands, change):
+    devices, _, x, plan = make_fleet(tmp_path, deadline=60.0)
+    with serving(tmp_path) as server:
+        zero, one, client = (hands(server, i) for i in (0, 1, 0))
+        for hand in (zero, one):
+            hand.hello(plan.shapes[hand.part])
+        bad = Message(Kind.FEATURES, 7, 1, 0, T, plan.shapes[1], flags=WANTS_ANSWER)._replace(**change)
+        for i in range(40):
+            one.send(bad._replace(sample=7 + i, payload=bytes(packed_bytes((bad.steps, *bad.shape)))))
+        wait_until(lambda: server.counts["bad shape"] == 40)
+        assert not server.assembly.open and zero.channel.receive(0.05) is None
+        ask(server, client, 1000)
+        assert zero.take(Kind.TRIGGER).sample == 1000 and not server.counts["busy"]
+
+
+def test_a_device_that_sends_too_few_steps_does_not_shorten_the_answer(tmp_path, hands):
+    devices, fuse, x, plan = make_fleet(tmp_path, deadline=0.5)
+    with torch.inference_mode():
+        spikes = [d(x[:1]) for d in devices]
+    with serving(tmp_path) as server:
+        client, *three = (hands(server, i) for i in (0, 0, 1, 2))
+        for hand in three:
+            hand.hello(plan.shapes[hand.part])
+        client.send(Message(Kind.ASK, 7))
+        for hand, n in zip(three, (T, 1, T), strict=True):
+            hand.take(Kind.TRIGGER)
+            hand.send(hand.features(7, spikes[hand.part][:n]))
+        answer = Answer.from_message(client.take(Kind.ANSWER))
+        assert answer.mask == 0b101 and answer.partial
+        assert torch.equal(answer.logits, single_process(devices, fuse, x[:1], lost=(1,)))
+        client.send(Message(Kind.ASK, 8))
+        for hand in three:
+            hand.take(Kind.TRIGGER)
+            hand.send(hand.features(8, spikes[hand.part][:1]))
+        answer = Answer.from_message(client.take(Kind.ANSWER))
+    assert answer.mask == 0b111 and len(answer.logits) == 1 and answer.wanted == T and answer.partial
+
+
+def test_hellos_leave_a_slow_link_to_spikes(tmp_path):
+    """320 bits each at 2000 bit/s: at most one every 3.2 seconds, and none while spikes are on their way."""
+    make_fleet(tmp_path, deadline=60.0)
+    with serving(tmp_path) as server:
+        channel, stop = Channel(server.listener.address, up=Rate(2000.0)), threading.Event()
+        device = open_device(part_file(tmp_path, 0), tmp_path / "samples.safetensors", channel)
+        thread = threading.Thread(target=device.run, args=(stop,))
+        thread.start()
+        wait_until(lambda: device.known)
+        before = server.hellos[0]
+        time.sleep(1.6)
+        said = server.hellos[0] - before
+        stop.set()
+        thread.join()
+        assert channel.idle and channel.seconds(40) == pytest.approx(0.16)
+        channel.send(bytes(1000))
+        wait_until(lambda: not channel.idle)
+        channel.close()
+    assert said <= 1  # one may have been on its way when the first was answered
 
 
 def test_features_that_come_late_or_twice_are_counted(tmp_path, hands):
@@ -344,16 +427,16 @@ def test_features_that_come_late_or_twice_are_counted(tmp_path, hands):
         assert server.counts["answered"] == 1 and not server.assembly.open
 
 
-def test_who_asks_again_is_answered_from_memory(fleet, hands):
-    """The server part runs once; both answers are the same bytes."""
-    folder, _, fuse, _ = fleet
+def test_who_asks_again_is_answered_from_memory(tmp_path, hands):
+    """The server part runs once; all answers are the same bytes."""
+    _, fuse, _, _ = make_fleet(tmp_path, deadline=0.1)
     calls = []
 
     def counting(features):
         calls.append(1)
         return fuse(features)
 
-    with serving(folder, counting) as server:
+    with serving(tmp_path, counting) as server:
         client, other = hands(server), hands(server)
         answers = []
         for hand in (client, client, other):

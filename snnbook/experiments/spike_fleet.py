@@ -160,12 +160,17 @@ def over_rates(folder: Path | str, rates: Sequence[float | None], samples: Seque
     Returns:
         One row a rate: ``rate`` (bit/s, infinite for ``None``), medians ``latency_ms``, ``device_ms``, ``server_ms``,
         ``link_ms`` (all the rest), ``expected_ms`` (of the message at that rate), ``payload_bytes``.
+
+    Raises:
+        ValueError: for a rate at which answers miss the deadline.
     """
     rows = []
     for rate in rates:
         with Fleet(folder, up=None if rate is None else Rate(rate)) as fleet:
             fleet.run(samples[:2])
             table = fleet.run(samples).table
+        allowed = f"rates that carry the spikes within {fleet.plan.deadline:g} s"
+        check("rates", rate, not table["partial"].any(), allowed)
         row = {name: table[f"{name}_ms"].median() for name in ("latency", "device", "server")}
         row["link"] = (table["latency_ms"] - table["device_ms"] - table["server_ms"]).median()
         payload = table["payload_bytes"].mean()

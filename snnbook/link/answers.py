@@ -21,11 +21,12 @@ class Answer:
     Attributes:
         sample: id of the sample.
         logits: [T', 1, K] float32; T' < T after an early exit or where later steps were lost.
-        mask: bit i says whether part i has arrived.
+        mask: bit i says whether the answer rests on part i: it has arrived, with T' steps at least.
         part_micros: µs that each device computed; 0 for a lost one.
         server_micros: µs that the server part computed.
         payload_bytes: packed spikes received.
         framed_bytes: the messages around them, headers included.
+        wanted: time steps that were asked for.
     """
 
     sample: int
@@ -35,11 +36,12 @@ class Answer:
     server_micros: int
     payload_bytes: int
     framed_bytes: int
+    wanted: int = 0
 
     @property
     def partial(self) -> bool:
-        """Whether a part is missing."""
-        return self.mask != 2 ** len(self.part_micros) - 1
+        """Whether a part is missing, or steps that were asked for."""
+        return self.mask != 2 ** len(self.part_micros) - 1 or len(self.logits) < self.wanted
 
     def to_message(self) -> Message:
         """As a message of kind ANSWER: mask, bytes and part times come before the logits in the payload."""
@@ -48,7 +50,7 @@ class Answer:
         times = np.asarray(self.part_micros, "<u4").tobytes()
         logits = self.logits.numpy().astype("<f4").tobytes()
         return Message(
-            Kind.ANSWER, self.sample, len(self.part_micros), 0, steps, (classes, 1, 1), self.server_micros,
+            Kind.ANSWER, self.sample, len(self.part_micros), self.wanted, steps, (classes, 1, 1), self.server_micros,
             payload=fixed + times + logits,
         )  # fmt: skip
 
@@ -62,4 +64,4 @@ class Answer:
         values = np.frombuffer(m.payload, "<f4", offset=times).astype(np.float32)
         logits = torch.from_numpy(values).view(m.steps, 1, classes)
         mask, payload_bytes, framed_bytes = _FIXED.unpack_from(m.payload)
-        return cls(m.sample, logits, mask, tuple(micros), m.micros, payload_bytes, framed_bytes)
+        return cls(m.sample, logits, mask, tuple(micros), m.micros, payload_bytes, framed_bytes, m.first)

@@ -35,6 +35,7 @@ class Open:
         remind: when what is missing of each part is asked for again; without those that were.
         expected: bit mask of the parts that are waited for.
         wanted: time steps that were asked for so far.
+        opener: the part whose features opened it; ``None`` if a client asked.
         askers: identities that want the answer.
     """
 
@@ -43,6 +44,7 @@ class Open:
     remind: dict[int, float]
     expected: int
     wanted: int
+    opener: int | None = None
     askers: set[bytes] = field(default_factory=set)
     spikes: dict[int, list[Tensor]] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
@@ -64,10 +66,24 @@ class Open:
         """Whether all expected parts have sent all steps that were asked for."""
         return not self.missing()
 
+    @property
+    def common(self) -> int:
+        """Steps T' that an answer rests on now: those for which T' × (parts that have as many) is largest.
+
+        So one part that has sent less than the others is left out, and one that has sent more does not leave them out.
+        """
+        each = self.steps.values()
+        return max(each, key=lambda steps: (steps * sum(n >= steps for n in each), -steps), default=0)
+
+    @property
+    def used(self) -> int:
+        """Bit mask of the parts that an answer rests on now."""
+        return sum(1 << part for part, steps in self.steps.items() if steps >= self.common)
+
     def features(self, parts: int) -> list[Tensor | None]:
-        """Spikes [T', 1, C, H, W] of each part up to the last step that all arrived parts have; ``None`` if lost."""
-        common = min(self.steps.values(), default=0)
-        return [torch.cat(self.spikes[i])[:common] if i in self.spikes else None for i in range(parts)]
+        """The first :attr:`common` spikes [T', 1, C, H, W] of each part; ``None`` for one that has fewer, or none."""
+        steps = self.common
+        return [torch.cat(self.spikes[i])[:steps] if self.used >> i & 1 else None for i in range(parts)]
 
 
 class Assembly:
@@ -86,12 +102,16 @@ class Assembly:
         for i, code in self._codes.items():
             check(f"shape of code {i}", code.shape, code.shape == plan.shapes[i], f"{plan.shapes[i]} as of its part")
 
-    def begin(self, sample: int, expected: int, now: float) -> Open | None:
-        """Open a sample and wait for the parts in ``expected``; ``None`` if as many as allowed are open."""
-        if len(self.open) >= self.plan.in_flight:
+    def begin(self, sample: int, expected: int, now: float, opener: int | None = None) -> Open | None:
+        """Open a sample and wait for the parts in ``expected``; ``None`` if as many as allowed are open.
+
+        Features of one part may open its share of them, so that no device keeps all others from being heard.
+        """
+        own = sum(s.opener == opener for s in self.open.values()) if opener is not None else 0
+        if len(self.open) >= self.plan.in_flight or own >= self.plan.in_flight_each:
             return None
         due, remind = now + self.plan.deadline, {part: now + wait for part, wait in enumerate(self._wait)}
-        self.open[sample] = Open(sample, due, remind, expected, self.plan.steps_at_first)
+        self.open[sample] = Open(sample, due, remind, expected, self.plan.steps_at_first, opener)
         return self.open[sample]
 
     def add(self, m: Message) -> str:
@@ -157,9 +177,13 @@ class Assembly:
         """When the next sample has to be answered or reminded of."""
         return min((at for s in self.open.values() for at in (s.due, *s.remind.values())), default=None)
 
+    def forget(self, sample: Open) -> None:
+        """Close a sample without an answer."""
+        del self.open[sample.sample]
+
     def close(self, sample: Open, answer: bytes) -> None:
         """The sample is answered; the answer is remembered for those who ask again."""
-        del self.open[sample.sample]
+        self.forget(sample)
         self._answers[sample.sample] = sample.mask, answer
         while len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)

@@ -6,6 +6,7 @@ it, packed.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -20,7 +21,7 @@ from ..checks import check
 from .coding import SpikeModel
 from .coding import encode as encode_spikes
 from .folder import Sensor
-from .messages import CODED, WANTS_ANSWER, BadMessage, Kind, Message, decode, encode, row
+from .messages import CODED, HEADER_BYTES, WANTS_ANSWER, BadMessage, Kind, Message, decode, encode, row
 from .payload import pack
 from .shaper import Rate
 from .transport import Channel
@@ -28,6 +29,8 @@ from .walk import Answered, Walk, checked_rows
 
 #: Seconds between two hellos; they tell a server that has lost this device, or is new, who is there.
 BEAT = 1.0
+#: Share of a slow link that they take at most.
+BEAT_SHARE = 0.05
 #: Longest wait in seconds for a link that is too slow for what was sent before.
 SLOW = 10.0
 #: Samples whose spikes are kept for further time steps.
@@ -132,10 +135,13 @@ class Device:
         self.channel.send(encode(found), SLOW)
 
     def run(self, stop: threading.Event) -> None:
-        """Say hello every now and then and obey triggers, until ``stop`` is set."""
-        said = -BEAT
+        """Say hello every now and then and obey triggers, until ``stop`` is set.
+
+        A hello waits until the link is free, and on a slow one for longer: spikes come first.
+        """
+        said, beat = -math.inf, max(BEAT, self.channel.seconds(HEADER_BYTES) / BEAT_SHARE)
         while not stop.is_set():
-            if time.monotonic() - said >= (BEAT if self.known else BEAT / 4):
+            if time.monotonic() - said >= (beat if self.known else BEAT / 4) and self.channel.idle:
                 self.hello()
                 said = time.monotonic()
             m = self.receive(BEAT / 10)

@@ -40,7 +40,7 @@ class Plan:
         shapes: (C, H, W) of each part's spikes.
         time_steps: T.
         deadline: seconds that a sample may wait for its parts.
-        in_flight: samples that are assembled at once, at most.
+        in_flight: samples that are assembled at once, at most; features of one part may open an equal share of them.
         emits: height of a spike of each part; all 1 by default.
         first_steps: time steps that devices send at first; 0 means all T.
         confidence: with ``first_steps``: the highest class probability from which no further steps are asked for.
@@ -82,6 +82,11 @@ class Plan:
     def steps_at_first(self) -> int:
         """Time steps that devices send without being asked for more."""
         return self.first_steps or self.time_steps
+
+    @property
+    def in_flight_each(self) -> int:
+        """Samples that features of one part may open: its equal share, at least one."""
+        return max(1, self.in_flight // len(self.shapes))
 
     def payload_bytes(self) -> list[int]:
         """Packed bytes of each part for all T steps."""

@@ -4,8 +4,9 @@ One loop, one thread. Whatever arrives is either a message that is expected now,
 
 A trigger, or what a device answers to it, may be lost on the way. Devices that are expected and not done are therefore
 triggered again whenever somebody repeats the request for an open sample, and once at half of its deadline, unless
-features are slow rather than lost (:mod:`snnbook.link.assembly`). What comes twice is dropped; what has not come at the
-deadline is missing in the answer, which says so.
+features are slow rather than lost (:mod:`snnbook.link.assembly`). A device that comes in, or comes back, is triggered
+for all open samples that wait for it; one that is asked for while nobody is there waits for everybody. What comes twice
+is dropped; what has not come at the deadline is missing in the answer, which says so.
 """
 
 from __future__ import annotations
@@ -129,10 +130,13 @@ class Server:
             due = f"{shapes[m.part]}, T = {T}" if m.part < len(shapes) else f"parts 0 to {len(shapes) - 1}"
             self._error(peer, f"part {m.part} with {m.shape}, T = {m.steps}, is not expected here: {due}")
             return
-        self.arrivals[m.part] += self.where.get(m.part) != peer
+        arrives = self.where.get(m.part) != peer
+        self.arrivals[m.part] += arrives
         self.hellos[m.part] += 1
         self.where[m.part], self._heard[m.part] = peer, time.monotonic()
         self._send(peer, Message(Kind.HELLO, part=len(shapes), first=self.plan.steps_at_first, steps=T))
+        for sample in self.assembly.open.values() if arrives else ():
+            self._remind(sample, [m.part])
 
     def _trigger(self, sample: int, parts: Sequence[int], first: int, steps: int) -> int:
         """Ask devices for steps [first, first + steps); bit mask of those that could be asked."""
@@ -161,7 +165,8 @@ class Server:
             self._error(peer, "busy", m.sample)
         elif not sample.askers:
             self.counts["asked"] += 1
-            sample.expected = self._trigger(m.sample, list(self.where), 0, sample.wanted)
+            everybody = 2 ** len(self.plan.shapes) - 1
+            sample.expected = self._trigger(m.sample, list(self.where), 0, sample.wanted) or everybody
         elif peer in sample.askers:
             self._remind(sample, self.where)
         if sample is not None:
@@ -181,13 +186,15 @@ class Server:
             self.counts["bad part"] += 1
         elif self.where.get(m.part) != peer:
             self.counts["unregistered"] += 1
-        elif m.sample in self.assembly.open or self._begin(peer, m):
+        elif m.sample in self.assembly.open:
             self._add(peer, m)
+        else:
+            self._begin(peer, m)
 
-    def _begin(self, peer: bytes, m: Message) -> bool:
+    def _begin(self, peer: bytes, m: Message) -> None:
         """Open a sample for features that want an answer, unless it was answered or there is no room.
 
-        The other devices, if there are any, are triggered.
+        If they are what is due, the other devices are triggered; else the sample is forgotten.
         """
         found = self.assembly.answered(m.sample)
         if not m.flags & WANTS_ANSWER or found is not None:
@@ -196,17 +203,20 @@ class Server:
             self.assembly.slow(m.part)
             if m.flags & WANTS_ANSWER:
                 self._again(peer, m.sample)
-            return False
-        opened = self.assembly.begin(m.sample, 1 << m.part, time.monotonic())
-        self.counts["asked" if opened else "busy"] += 1
+            return
+        opened = self.assembly.begin(m.sample, 1 << m.part, time.monotonic(), m.part)
         if opened is None:
+            self.counts["busy"] += 1
             self._error(peer, "busy", m.sample)
-            return False
-        others = [part for part in self.where if part != m.part]
-        opened.expected |= self._trigger(m.sample, others, 0, opened.wanted)
-        return True
+        elif self._add(peer, m) != "taken":
+            self.assembly.forget(opened)
+        else:
+            self.counts["asked"] += 1
+            others = [part for part in self.where if part != m.part]
+            opened.expected |= self._trigger(m.sample, others, 0, opened.wanted)
 
-    def _add(self, peer: bytes, m: Message) -> None:
+    def _add(self, peer: bytes, m: Message) -> str:
+        """Take features of an open sample, as :meth:`snnbook.link.assembly.Assembly.add` does."""
         self._heard[m.part] = time.monotonic()
         status = self.assembly.add(m)
         self.counts[{"taken": "features", "shape": "bad shape", "code": "bad code"}.get(status, status)] += 1
@@ -218,6 +228,7 @@ class Server:
             self.assembly.open[m.sample].askers.add(peer)
             if status == "duplicate":
                 self._remind(self.assembly.open[m.sample], self.where)
+        return status
 
     def _status(self, peer: bytes, m: Message) -> None:
         found = {
@@ -237,7 +248,8 @@ class Server:
         self._miss(sample)
         micros = round((time.perf_counter() - started) * 1e6)
         parts = tuple(sample.micros.get(i, 0) for i in range(len(features)))
-        answer = Answer(sample.sample, logits, sample.mask, parts, micros, sample.payload_bytes, sample.framed_bytes)
+        sent = sample.payload_bytes, sample.framed_bytes
+        answer = Answer(sample.sample, logits, sample.used, parts, micros, *sent, sample.wanted)
         data = encode(answer.to_message())
         self.assembly.close(sample, data)
         self.counts["answered"] += 1

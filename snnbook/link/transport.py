@@ -174,7 +174,7 @@ class Channel:
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         _limits(self.socket)
-        self._shaper = None
+        self._shaper, self._up = None, up
         try:
             if keys is not None:
                 self.socket.curve_publickey, self.socket.curve_secretkey = curve.own_keys(keys)
@@ -209,6 +209,15 @@ class Channel:
             return True
         except zmq.Again:
             return False
+
+    @property
+    def idle(self) -> bool:
+        """Whether the link has nothing to carry towards the server; always without a rate."""
+        return self._shaper is None or self._shaper.lanes[0].held is None
+
+    def seconds(self, n_bytes: int) -> float:
+        """How long the link towards the server carries a message of so many bytes; 0 without a rate."""
+        return 8 * n_bytes / self._up.bits_per_second if self._up else 0.0
 
     def receive(self, timeout: float) -> list[bytes] | None:
         """Frames of the next message, or ``None`` after ``timeout`` seconds."""
