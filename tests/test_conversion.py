@@ -1,4 +1,6 @@
 import copy
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +40,11 @@ NETS = [
 ALL = [name for name, method in METHODS.items() if "data" not in method.options]
 #: A method, a network and its options: two methods on every network, the others on a VGG and an MS-ResNet.
 CASES = [(m, *net) for m in ALL for net in (NETS if m in ("max_norm", "qcfs") else NETS[1:4:2])]
+
+
+def levels_of(method):
+    """L of the QC activations where the method was published for one, as an option of build."""
+    return {} if METHODS[method].levels is None else {"levels": METHODS[method].levels}
 
 
 def images(n, *shape, seed=0):
@@ -382,7 +389,7 @@ def test_the_limit_clips_at_the_thresholds():
 @pytest.mark.parametrize("method", ALL)
 def test_the_argument_is_not_changed(method):
     source = METHODS[method].source
-    net = with_statistics(build("resnet20", source, **SMALL)).train()
+    net = with_statistics(build("resnet20", source, **levels_of(method), **SMALL)).train()
     before, printed = copy.deepcopy(net.state_dict()), repr(net)
     snn, _ = convert(net, method, time_steps=2, calibration=batches(3))
     snn(images(2))
@@ -394,7 +401,7 @@ def test_the_argument_is_not_changed(method):
 
 @pytest.mark.parametrize("method, name, options", CASES)
 def test_every_method_makes_a_spiking_network(method, name, options):
-    net = with_statistics(build(name, METHODS[method].source, **SMALL, **options))
+    net = with_statistics(build(name, METHODS[method].source, **SMALL, **levels_of(method), **options))
     snn, report = convert(net, method, time_steps=3, calibration=batches(4))
     assert isinstance(snn, Network) and snn.time_steps == 3 and not snn.training
     assert len(spiking_layers(snn)) == len(conversion.activations(net)) == len(report.thresholds)
@@ -443,7 +450,7 @@ ONLY = "only nn.ReLU, ClippedReLU and QuantClip modules may be nonlinear"
 @pytest.mark.parametrize("function, name", [
     (F.relu, "relu"), (torch.relu, "relu"), (lambda x: x.relu(), "relu"),
     (lambda x: F.relu(x, inplace=True), "relu"), (lambda x: x.clamp(min=0), "clamp"),
-    (lambda x: F.max_pool2d(x, 2), "max_pool2d"), (torch.sigmoid, "sigmoid"),
+    (torch.sigmoid, "sigmoid"),
     (lambda x: x.clamp_max(1), "clamp_max"), (lambda x: x.clamp(-100, 100), "clamp"), (abs, "abs"),
     (lambda x: x**2, "pow"), (torch.exp, "exp"), (F.normalize, "normalize"),
     (lambda x: torch.where(x > 0, x, 0.0), "where"),
@@ -451,6 +458,11 @@ ONLY = "only nn.ReLU, ClippedReLU and QuantClip modules may be nonlinear"
 def test_a_nonlinear_function_that_no_neuron_would_replace_is_refused(function, name):
     with pytest.raises(ValueError, match=rf"^body = 'Functional' is not allowed: {ONLY} \(it calls {name}\)$"):
         convert(Functional(function), "max_norm", time_steps=2, calibration=batches(1))
+
+
+def test_max_pooling_as_a_function_is_refused_with_what_to_use_instead():
+    with pytest.raises(ValueError, match=rf"{ONLY} \(it calls max_pool2d\); average pooling \(the maximum of spikes"):
+        convert(Functional(lambda x: F.max_pool2d(x, 2)), "max_norm", time_steps=2, calibration=batches(1))
 
 
 @pytest.mark.parametrize("function", [lambda x: x * (x > 0), torch.sign], ids=["times a mask", "sign"])
@@ -510,7 +522,8 @@ def test_linear_functions_are_welcome():
     (lambda: convert(build("vgg5", **SMALL), "magic", time_steps=2, calibration=batches(1)),
      "method = 'magic' is not allowed: one of " + ", ".join(METHODS)),
     (lambda: convert(build("vgg5", **SMALL), "qc", time_steps=2, calibration=batches(1)),
-     "activation = 'ReLU' is not allowed: ClippedReLU or QuantClip: this method takes θ from a trained λ"),
+     "body.0 = 'ReLU' is not allowed: ClippedReLU or QuantClip, since this method takes θ from a trained λ: put them "
+     "in by snnbook.conversion.quantised or clipped, train that network, and convert it"),
     (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=2, calibration=[]),
      r"calibration = \[\] is not allowed: at least one batch"),
     (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=0, calibration=batches(1)),
@@ -527,6 +540,16 @@ def test_linear_functions_are_welcome():
      r"calibration\[1\] = 'x of shape \(0, 2, 8, 8\) with 0 labels' is not allowed: at least one image, and .*"),
     (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=2, calibration=[(images(2), None)]),
      r"calibration\[0\] = 'x of shape \(2, 2, 8, 8\) with None labels' is not allowed: at least one image, and .*"),
+    (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=2, calibration=None),
+     "calibration = 'NoneType' is not allowed: batches, .*"),
+    (lambda: convert(build("vgg5", **SMALL), "max_norm", time_steps=2, calibration=[(images(2) / 0, torch.zeros(2))]),
+     r"calibration\[0\] = 'x with NaN or infinite values' is not allowed: images of finite numbers"),
+    (lambda: convert(build("vgg5", "qcfs", **SMALL), "qc", time_steps=2, calibration=batches(1)),
+     "shift of body.0 = 0.5 is not allowed: 0.0, to which .* of qc belongs"),
+    (lambda: convert(build("vgg5", "qc", **SMALL), "step_bias", time_steps=2, calibration=batches(1)),
+     "shift of body.0 = 0.0 is not allowed: 0.5, to which .* of step_bias belongs"),
+    (lambda: convert(build("vgg5", "qcfs", **SMALL), "qcfs_l4", time_steps=2, calibration=batches(1)),
+     "levels of body.0 = 8 is not allowed: 4, with which qcfs_l4 was published"),
     (lambda: convert(build("vgg5", **SMALL), "lmpc", time_steps=2, calibration=batches(4), validation=[images(2)]),
      r"validation\[0\] = 'Tensor' is not allowed: a pair \(x, y\) of images and labels"),
     (lambda: convert(nn.Conv2d(2, 2, 1), "max_norm", time_steps=2, calibration=batches(1)),
@@ -535,6 +558,43 @@ def test_linear_functions_are_welcome():
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         call()
+
+
+@pytest.mark.parametrize("labels", [[0] * 6, np.zeros(6)], ids=["list", "array"])
+def test_labels_may_be_lists_and_arrays(labels):
+    _, report = convert(build("vgg5", "qc", **SMALL), "lmpc", time_steps=2, calibration=[(images(6), labels)], rounds=1)
+    assert (report.calibration_images, report.validation_images) == (5, 1)
+
+
+def test_weights_that_are_not_finite_are_named():
+    net = build("vgg5", **SMALL)
+    with torch.no_grad():
+        net.body[2].weight[0] = float("nan")
+    message = r"^body\.2\.weight = 'NaN or infinite values' is not allowed: finite numbers$"
+    with pytest.raises(ValueError, match=message):
+        convert(net, "max_norm", time_steps=2, calibration=batches(1))
+    with pytest.raises(ValueError, match=message):
+        clipped(net, batches(1))
+
+
+@pytest.mark.parametrize("wrap", [lambda y: {"logits": y}, lambda y: (y,)], ids=["dict", "tuple"])
+def test_a_module_that_returns_no_tensor_is_refused(wrap):
+    class Wrapped(Own):
+        def forward(self, x):
+            return wrap(super().forward(x))
+
+    message = r"^output of net = '(dict|tuple)' is not allowed: a tensor of logits \[N, K\]$"
+    with pytest.raises(ValueError, match=message):
+        convert(Wrapped(), "max_norm", time_steps=2, calibration=batches(1))
+
+
+def test_the_report_names_what_came_in():
+    for source, expected in (("relu", "ReLU"), ("clip", "ClippedReLU"), ("qcfs", "QuantClip, L = 8, shift 0.5")):
+        method = {"relu": "max_norm", "clip": "tcl"}.get(source, "matched")
+        _, report = convert(build("vgg5", source, **SMALL), method, time_steps=2, calibration=batches(2))
+        assert report.source == report.row()["source"] == expected
+    _, report = convert(build("vgg5", "qc", **SMALL), "step_bias", time_steps=2, calibration=batches(2), potential=0.0)
+    assert report.source == "QuantClip, L = 8, shift 0"
 
 
 def test_the_report_and_its_row():
@@ -579,6 +639,30 @@ def test_activations_start_at_the_percentile_of_their_layer(make, kind):
             assert (m.levels, m.shift) == (4, 0.5)
     weights = new.state_dict()
     assert all(torch.equal(weights[k], v) for k, v in before.items())
+
+
+@pytest.mark.parametrize("make", [lambda net, data: quantised(net, data, 4, 0.5), clipped], ids=["qc", "clip"])
+@pytest.mark.parametrize("net, data, message", [
+    (Functional(F.relu), batches(2), r"= 'Functional' is not allowed: .* \(it calls relu\)$"),
+    (Own(pool=nn.MaxPool2d(2)), batches(2), "^pool = 'MaxPool2d' is not allowed: average pooling"),
+    (Twice(nn.ReLU()), batches(2), "^act = 'one ReLU that runs 2 times' is not allowed: a module of its own"),
+    (nn.Flatten(), batches(2), "^net = 'Flatten' is not allowed: a network with nn.ReLU modules$"),
+    (Own(), [], r"^batches = \[\] is not allowed: at least one batch$"),
+    (Own(), [(images(2) * float("nan"), torch.zeros(2))], r"^batches\[0\] = 'x with NaN"),
+], ids=["function", "max pooling", "shared", "none", "no batch", "NaN"])  # fmt: skip
+def test_what_cannot_be_converted_is_refused_before_it_is_trained(make, net, data, message):
+    with pytest.raises(ValueError, match=message):
+        make(net, data)
+
+
+def test_the_guide_converts_a_network_as_printed(capsys):
+    page = (Path(__file__).parent.parent / "book" / "guide.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"### Your own network.*?```python\n(.*?)```", page, flags=re.DOTALL)
+    found: dict = {}
+    torch.manual_seed(0)
+    exec(block, found)
+    assert capsys.readouterr().out.startswith("QuantClip, L = 8, shift 0\n")
+    assert found["accuracy"](found["snn"], found["data"]) > found["accuracy"](found["relu"], found["data"]) - 0.1 > 0.8
 
 
 def test_mean_outputs_by_hand():

@@ -236,9 +236,10 @@ def test_events_are_held_out_by_sample():
     (lambda: held_out(batches(1), []),
      "calibration images = 1 is not allowed: at least 2: a quarter is held out where validation is empty"),
     (lambda: convert(Own(act=QuantClip()), "lmpc", time_steps=2, calibration=batches(4)),
-     "activation = 'ReLU' is not allowed: ClippedReLU or QuantClip: this method takes θ from a trained λ"),
+     "body.act2 = 'ReLU' is not allowed: ClippedReLU or QuantClip, since this method takes θ from a trained λ: put "
+     "them in by snnbook.conversion.quantised or clipped, train that network, and convert it"),
     (lambda: convert(build("vgg5", "qc", **SMALL), "lmpc", time_steps=2, calibration=batches(4), rounds=0),
-     "rounds = 0 is not allowed: at least 1"),
+     "rounds = 0 is not allowed: a whole number, at least 1"),
     (lambda: convert(build("vgg5", "qc", **SMALL), "lmpc", time_steps=2, calibration=batches(4), criterion="x"),
      "criterion = 'x' is not allowed: one of gap, mse"),
     (lambda: convert(build("vgg5", "qc", **SMALL), "lmpc", time_steps=2, calibration=batches(4), order="x"),

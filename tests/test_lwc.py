@@ -242,7 +242,18 @@ def test_resnets_and_other_modules(method):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"epochs": 0}, "epochs = 0 is not allowed: at least 1"),
+    ({"epochs": 0}, "epochs = 0 is not allowed: a whole number, at least 1"),
+    ({"epochs": 1.5}, "epochs = 1.5 is not allowed: a whole number, at least 1"),
+    ({"seed": 0.5}, "seed = 0.5 is not allowed: a whole number, at least 0"),
+    ({"select": "no"}, "select = 'no' is not allowed: True or False"),
+    ({"head": "no"}, "head = 'no' is not allowed: True or False"),
+    ({"spike_times_only": 1}, "spike_times_only = 1 is not allowed: True or False"),
+    ({"steps": "lmpc"}, r"steps = 'lmpc' is not allowed: a sequence of lmpc and lwc, such as \('lmpc', 'lwc'\)"),
+    ({"steps": None}, "steps = None is not allowed: a sequence .*"),
+    ({"gamma": float("nan")}, "gamma = nan is not allowed: a positive number"),
+    ({"gamma": 0}, "gamma = 0 is not allowed: a positive number"),
+    ({"gamma": -1.0}, "gamma = -1.0 is not allowed: a positive number"),
+    ({"lr": float("inf")}, "lr = inf is not allowed: a positive number"),
     ({"lr": 0.0}, "lr = 0.0 is not allowed: a positive number"),
     ({"optimiser": "lion"}, "optimiser = 'lion' is not allowed: one of adam, sgd"),
     ({"steps": ("lmpc", "bias")}, "steps = 'bias' is not allowed: one of lmpc, lwc"),

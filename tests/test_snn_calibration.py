@@ -244,8 +244,13 @@ def test_the_first_step_bias_only_depends_on_the_first_step():
 @pytest.mark.parametrize("method, source, option, value", [
     ("snn_calibration_weights", "relu", "epochs", -1),
     ("snn_calibration_weights", "relu", "lr", 0.0),
+    ("snn_calibration_weights", "relu", "epochs", 1.5),
+    ("snn_calibration_weights", "relu", "lr", float("inf")),
     ("snn_calibration_bias", "relu", "shift", 1.0),
+    ("snn_calibration_bias", "relu", "seed", 0.5),
     ("step_bias", "qcfs", "rounds", 0),
+    ("step_bias", "qcfs", "rounds", 1.5),
+    ("step_bias", "qcfs", "potential", float("nan")),
     ("step_bias", "qcfs", "rate", 0.0),
     ("step_bias", "qcfs", "rate", 1.5),
 ])  # fmt: skip
@@ -255,7 +260,7 @@ def test_options_out_of_range_are_refused(method, source, option, value):
 
 
 def test_step_bias_needs_trained_thresholds():
-    with pytest.raises(ValueError, match="^activation = 'ReLU' is not allowed"):
+    with pytest.raises(ValueError, match=r"^body\.\S+ = 'ReLU' is not allowed"):
         convert(network("vgg"), "step_bias", time_steps=2, calibration=DATA)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..checks import check, check_choice
 from .layerwise import Layer
+from .options import check_switches, check_whole
 
 
 def mean_gap(layer: Layer, split: int = 0, *, absolute: bool = False, per_channel: bool = False) -> Tensor:
@@ -72,9 +73,10 @@ def calibrate_potential(
         The held-out error that is left.
 
     Raises:
-        ValueError: if ``rounds`` is below 1 or for another criterion.
+        ValueError: if ``rounds`` is no whole number from 1, for a switch that is none, or for another criterion.
     """
-    check("rounds", rounds, rounds >= 1, "at least 1")
+    check_whole("rounds", rounds, 1)
+    check_switches(absolute=absolute, per_channel=per_channel, select=select)
     neuron, share, error = layer.neuron, 1.0, held_out_error(layer, criterion)
     for _ in range(rounds):
         before = neuron.v_init

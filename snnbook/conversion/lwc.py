@@ -9,6 +9,11 @@ calibrated layers before it really send:
     ∂s_i(t)/∂v_i⁻(t') = f(v_i⁻(t)), or that only where s_i(t) = 1              (17)
 
 The reset is not differentiated, so that v⁻(t) depends on every drive up to t with derivative 1.
+
+The paper prints (16) without the presynaptic factor and (17) with f at v(t'), the step of the drive. A spike at t is
+decided by the potential of step t, so f stands at v⁻(t) here. (12), from which the paper gets (13), asks φ(T) = h̄ of
+each neuron; it is printed with the output of the layer before in the place of the drive z. (9), cross-entropy with the
+labels, is the loss with which the QC-ANN was trained.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from ..network import Network
 from ..neurons import Dynamics, multi_step, spiking_layers
 from .layerwise import Layer, walk
 from .lmpc import calibrate_potential, held_out, held_out_error
+from .options import check_positive, check_switches, check_whole
 from .rewrite import activations
 from .thresholds import spiking, trained_thresholds
 
@@ -53,9 +59,14 @@ class Triangle(SurrogateFunctionBase):
     Args:
         gamma: γ, its largest value.
         at_spikes: whether it is 0 where no spike is sent, equation (17).
+
+    Raises:
+        ValueError: if ``gamma`` is not positive or ``at_spikes`` neither True nor False.
     """
 
     def __init__(self, gamma: float = 0.3, at_spikes: bool = False):
+        check_positive("gamma", gamma)
+        check_switches(spike_times_only=at_spikes)
         super().__init__(gamma=gamma, at_spikes=at_spikes)
 
     @staticmethod
@@ -124,11 +135,13 @@ def calibrate_weights(
         The held-out error that is left.
 
     Raises:
-        ValueError: if ``epochs`` is below 1, ``lr`` is not positive, or for another optimiser.
+        ValueError: if ``epochs`` is no whole number from 1, ``lr`` is not positive, for ``select`` that is neither
+            True nor False, or for another optimiser.
     """
     epochs = min(max(2, math.ceil(UPDATES / len(layer.splits[0]))), 8) if epochs is None else epochs
-    check("epochs", epochs, epochs >= 1, "at least 1")
-    check("lr", lr, lr > 0, "a positive number")
+    check_whole("epochs", epochs, 1)
+    check_positive("lr", lr)
+    check_switches(select=select)
     check_choice("optimiser", optimiser, ("adam", "sgd"))
     error = layer.error(1)
     if not layer.parameters:
@@ -199,10 +212,14 @@ def calibrate(
         :func:`~snnbook.conversion.lmpc.held_out_error` after it.
 
     Raises:
-        ValueError: for an unknown step or order.
+        ValueError: for an unknown step or order, or another option that is not allowed.
     """
+    several = isinstance(steps, Sequence) and not isinstance(steps, str)
+    check("steps", steps, several, "a sequence of lmpc and lwc, such as ('lmpc', 'lwc')")
     for step in steps:
         check_choice("steps", step, ("lmpc", "lwc"))
+    check_switches(head=head)
+    check_whole("seed", seed, 0)
     generator, surrogate = torch.Generator().manual_seed(seed), Triangle(gamma, spike_times_only)
     learn_head, rows = head and "lwc" in steps, []
     for layer in walk(snn, ann, calibration, validation, order=order, head=learn_head):

@@ -10,20 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from numbers import Integral
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..checks import check, check_choice
-from ..fold import device_of, fold_batchnorm
+from ..fold import device_of, fold_batchnorm, replace
 from ..network import Network
 from ..neurons import spiking_layers
+from ..quantise import QuantClip
 from .baselines import ann2snn
 from .lmpc import held_out
 from .lwc import PHASE_TWO, phase_two
+from .options import checked_batches, is_whole
 from .prerun import cos, srp
 from .ratenorm import rate_norm
-from .rewrite import activations, refuse
+from .rewrite import activations, idle, refuse
 from .snn_calibration import snn_calibration
 from .stepwise import step_bias
 from .thresholds import largest, spiking, trained_thresholds
@@ -54,11 +55,11 @@ class Method:
     Attributes:
         help: one line.
         make: from the ANN, batch norm folded, and a setting to the spiking network.
-        source: activation with which its ANN is trained: relu, clip, qc or qcfs.
+        source: activation with which its ANN is trained: relu, clip, qc (shift 0) or qcfs (shift ½).
         calibrated: whether it looks at all calibration images (otherwise one is enough).
         depends_on_T: whether the network is made for one T, so that accuracy at another T needs another network.
-        matched: whether its QC-ANN is best trained with L = T where T is below L.
-        levels: L of its QC-ANN where the method was published for one; any L otherwise.
+        matched: whether its QC-ANN is best trained with L = T where T is below L; another L is taken too.
+        levels: L of its QC-ANN where the method was published for one, no other is taken; any L otherwise.
         selects: whether it keeps a step only where an error over held-out images falls.
         prerun_steps: steps before the T that count.
         spikes: what a neuron sends.
@@ -217,6 +218,7 @@ class Report:
 
     Attributes:
         method: its name.
+        source: the activation of the ANN that came in, with L and shift where it has them.
         thresholds: layer name to θ.
         v_init: layer name to v(0), the mean over its neurons.
         prerun_steps: steps before the T that count.
@@ -230,6 +232,7 @@ class Report:
     """
 
     method: str
+    source: str
     thresholds: dict[str, float]
     v_init: dict[str, float]
     prerun_steps: int
@@ -255,12 +258,31 @@ def _images(batches: list) -> int:
     return sum(len(y) for _, y in batches)
 
 
-def _report(name: str, snn: nn.Module, setting: Setting, started: float) -> Report:
+def _source(activation: nn.Module) -> str:
+    """Kind of an activation, with L and shift of a QC activation."""
+    constants = f", L = {activation.levels}, shift {activation.shift:g}" if isinstance(activation, QuantClip) else ""
+    return type(activation).__name__ + constants
+
+
+def _check_source(method: str, net: nn.Module, options: dict) -> None:
+    """ValueError for QC activations of another L than that of ``method``, or a shift to which its v(0) is not set."""
+    rule = METHODS[method]
+    shift = None if "potential" in options else {"qc": 0.0, "qcfs": 0.5}.get(rule.source)
+    for name, activation in activations(net).items():
+        if isinstance(activation, QuantClip):
+            same = shift is None or activation.shift == shift
+            check(f"shift of {name}", activation.shift, same, f"{shift}, to which v(0) of {method} belongs")
+            levels = rule.levels in (None, activation.levels)
+            check(f"levels of {name}", activation.levels, levels, f"{rule.levels}, with which {method} was published")
+
+
+def _report(name: str, net: nn.Module, snn: nn.Module, setting: Setting, started: float) -> Report:
     method, layers = METHODS[name], spiking_layers(snn)
     prerun_steps = getattr(snn, "prerun_steps", method.prerun_steps)
     data, held = setting.options.get("data"), _images(setting.validation) if method.selects else 0
     return Report(
         name,
+        "; ".join(sorted({_source(activation) for activation in activations(net).values()})),
         {n: layer.v_threshold for n, layer in layers.items()},
         {n: layer.v_init.mean().item() for n, layer in layers.items()},
         prerun_steps=prerun_steps,
@@ -272,19 +294,6 @@ def _report(name: str, snn: nn.Module, setting: Setting, started: float) -> Repo
         seconds=round(time.monotonic() - started, 3),
         options={k: v for k, v in setting.options.items() if k not in ("data", "recipe", "device")},
     )
-
-
-def _checked(name: str, batches: Iterable) -> list:
-    """``batches`` as a list of pairs (x, y) with at least one image, and as many labels; ValueError otherwise."""
-    batches = list(batches)
-    for i, batch in enumerate(batches):
-        pair = isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[0], Tensor)
-        check(f"{name}[{i}]", type(batch).__name__, pair, "a pair (x, y) of images and labels")
-        x, y = batch
-        images, labels = x.shape[1 if x.ndim == 5 else 0] if x.ndim else 0, len(y) if hasattr(y, "__len__") else None
-        shapes = f"x of shape {tuple(x.shape)} with {labels} labels"
-        check(f"{name}[{i}]", shapes, images > 0 and labels == images, "at least one image, and a label for each")
-    return batches
 
 
 def convert(
@@ -312,16 +321,16 @@ def convert(
 
     Raises:
         ValueError: for an unknown method or option, ``time_steps`` that is no whole number from 1, batches that are
-            empty or no pairs, no activation, what :func:`~snnbook.conversion.rewrite.refuse` refuses, or an activation
-            without the trained threshold that the method needs.
+            empty, no pairs or not finite, no activation, what :func:`~snnbook.conversion.rewrite.refuse` refuses, an
+            activation without the trained threshold that the method needs, or one of another shift or L.
     """
     check_choice("method", method, METHODS)
     started, rule = time.monotonic(), METHODS[method]
     for name in options:
         check_choice(f"option of {method}", name, rule.options)
-    whole = isinstance(time_steps, Integral) and not isinstance(time_steps, bool)
-    check("time_steps", time_steps, whole and time_steps >= 1, "a whole number, at least 1")
-    calibration, validation = _checked("calibration", calibration), _checked("validation", validation)
+    check("time_steps", time_steps, is_whole(time_steps) and time_steps >= 1, "a whole number, at least 1")
+    calibration = checked_batches("calibration", calibration)
+    validation = checked_batches("validation", validation)
     check("calibration", calibration, len(calibration) > 0, "at least one batch")
     if rule.selects:
         calibration, validation = held_out(calibration, validation)
@@ -331,8 +340,10 @@ def convert(
     example = (x[:, :1] if x.ndim == 5 else x[:1]).to(device_of(net))
     refuse(net, example)
     net = fold_batchnorm(net, example)
+    net = replace(net, {name: nn.Identity() for name in idle(net, example)})
     there = len(activations(net)) > 0
     check("net", type(net).__name__, there, "a network with ReLU, ClippedReLU or QuantClip modules")
     setting = Setting(int(time_steps), calibration, validation, options)
+    _check_source(method, net, options)
     snn = rule.make(net, setting).eval()
-    return snn, _report(method, snn, setting, started)
+    return snn, _report(method, net, snn, setting, started)

@@ -21,6 +21,7 @@ from ..checks import check
 from ..fold import replace
 from ..network import PIECE, Network
 from ..neurons import IF, spiking_layers
+from .options import is_whole
 from .thresholds import spiking, trained_thresholds
 
 #: By how much of θ COS goes past the edge between two spike counts.
@@ -29,11 +30,16 @@ MARGIN = 1e-3
 SILENT = -1e30
 
 
+def _check_steps(steps: object) -> None:
+    """ValueError unless ρ is a whole number of steps that one pass holds."""
+    check("prerun_steps", steps, is_whole(steps) and 1 <= steps <= PIECE, f"1 to {PIECE}")
+
+
 class _Prerun(Network):
     """A spiking network that looks at each image for some steps before the T steps that count."""
 
     def __init__(self, snn: Network, steps: int):
-        check("prerun_steps", steps, 1 <= steps <= PIECE, f"1 to {PIECE}")
+        _check_steps(steps)
         super().__init__(snn.stem, snn.body, snn.head)
         self.steps, self.time_steps = steps, snn.time_steps
 
@@ -151,6 +157,7 @@ def srp(net: Network, time_steps: int, prerun_steps: int = 4) -> SRP:
 
 def cos(net: Network, time_steps: int, prerun_steps: int = 4) -> COS:
     """``net`` with trained thresholds as a :class:`COS` network; ``prerun_steps`` is ρ."""
+    _check_steps(prerun_steps)
     layers = {name: OffsetIF(theta, prerun_steps) for name, theta in trained_thresholds(net).items()}
     snn = replace(net, layers)
     snn.time_steps = time_steps

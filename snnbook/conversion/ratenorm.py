@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..checks import check
 from ..fold import replace
 from ..network import Network
+from .options import check_finite, check_positive, check_whole, is_finite
 from .thresholds import largest, spiking
 
 
@@ -81,11 +82,13 @@ def rate_thresholds(
         Name to θ, of the activations that run.
 
     Raises:
-        ValueError: if ``epochs`` or ``weight`` is negative or ``lr`` is not positive.
+        ValueError: if ``epochs`` is no whole number from 0, ``lr`` is not positive, ``weight`` is negative or ``p`` not
+            finite.
     """
-    check("epochs", epochs, epochs >= 0, "at least 0")
-    check("lr", lr, lr > 0, "a positive number")
-    check("weight", weight, weight >= 0, "at least 0")
+    check_whole("epochs", epochs, 0)
+    check_positive("lr", lr)
+    check("weight", weight, is_finite(weight) and weight >= 0, "at least 0")
+    check_finite("p", p)
     batches = list(batches)
     layers = {name: RateNorm(m, p) for name, m in largest(net, batches).items()}
     second = replace(net, layers).eval().requires_grad_(False)

@@ -25,6 +25,7 @@ _NONLINEAR = frozenset(
     "layer_norm group_norm instance_norm normalize lp_pool2d where abs exp log sqrt pow __pow__ square".split()
 )
 _ALLOWED = "only nn.ReLU, ClippedReLU and QuantClip modules may be nonlinear"
+_POOLING = "average pooling (the maximum of spikes is not the maximum of rates)"
 #: Largest deviation from an affine map, as a share of its largest value, that rounding in double explains.
 _ROUNDING = 1e-8
 
@@ -80,6 +81,24 @@ def _inputs(net: nn.Module, example: Tensor) -> list[tuple[nn.Module, Tensor]]:
     return calls
 
 
+def idle(net: nn.Module, example: Tensor) -> list[str]:
+    """Names of the activations of ``net`` that no forward pass of ``example`` comes to."""
+    ran: set[str] = set()
+    each_output(net, activations(net), [(example, None)], lambda name, y: ran.add(name))
+    return [name for name in activations(net) if name not in ran]
+
+
+def _check_values(net: nn.Module, example: Tensor) -> None:
+    """ValueError for parameters that are not finite, for NaN in buffers, and for a network that returns no tensor."""
+    for name, value in net.named_parameters():
+        check(name, "NaN or infinite values", bool(value.isfinite().all()), "finite numbers")
+    for name, value in net.named_buffers():
+        check(name, "NaN", not value.isnan().any(), "numbers")
+    with torch.no_grad():
+        y = net(example)
+    check("output of net", type(y).__name__, isinstance(y, Tensor), "a tensor of logits [N, K]")
+
+
 def _check_activations(net: nn.Module, example: Tensor) -> None:
     """ValueError for an activation that stands at two places, or whose input neurons would misread."""
     found = list(activations(net).values())
@@ -115,15 +134,16 @@ def _check_affine(net: nn.Module, example: Tensor) -> None:
     name = next(name for name, m in net.named_modules() if m is module) or "net"
     inside = "an operation in its forward is nonlinear too" if any(module.children()) else ""
     inside = f"it calls {', '.join(sorted(seen.names))}" if inside and seen.names else inside
-    check(name, type(module).__name__, False, _ALLOWED + (f" ({inside})" if inside else ""))
+    instead = f"; {_POOLING}" if any("max_pool" in name for name in seen.names) else ""
+    check(name, type(module).__name__, False, _ALLOWED + (f" ({inside})" if inside else "") + instead)
 
 
 def refuse(net: nn.Module, example: Tensor) -> None:
     """ValueError, with the name of the module, for what cannot spike.
 
-    That is: max pooling; an activation that is used at two places, since a neuron has one state; an activation whose
-    input is not [N, F] or [N, C, H, W]; and a network that is not affine between its activations, as found on random
-    inputs in double precision.
+    That is: max pooling; parameters that are not finite; an output that is no tensor; an activation that is used at two
+    places, since a neuron has one state; an activation whose input is not [N, F] or [N, C, H, W]; and a network that is
+    not affine between its activations, as found on random inputs in double precision.
 
     Args:
         net: ANN.
@@ -133,7 +153,9 @@ def refuse(net: nn.Module, example: Tensor) -> None:
     check("net.stem", early, not early, "no activations (static input passes the stem once; the body has them)")
     for name, module in net.named_modules():
         check(name, type(module).__name__, not isinstance(module, _REFUSED),
-              "average pooling (the maximum of spikes is not the maximum of rates)")  # fmt: skip
-    _check_activations(copy.deepcopy(net).eval(), example)
+              _POOLING)  # fmt: skip
+    fresh = copy.deepcopy(net).eval()
+    _check_values(fresh, example)
+    _check_activations(fresh, example)
     linear = replace(net, {name: nn.Identity() for name in activations(net)}).eval().double()
     _check_affine(linear, example.double())

@@ -25,6 +25,7 @@ from ..checks import check
 from ..network import Network
 from ..quantise import quantise_clip
 from .layerwise import Batch, Layer, walk
+from .options import check_positive, check_whole, is_finite
 from .rewrite import activations, each_output
 from .thresholds import SMALLEST, spiking
 
@@ -89,7 +90,8 @@ def mse_thresholds(
     Returns:
         Name to θ, of the activations that run.
     """
-    check("shift", shift, 0 <= shift < 1, "0 to below 1")
+    check("shift", shift, is_finite(shift) and 0 <= shift < 1, "0 to below 1")
+    check_whole("seed", seed, 0)
     found = {}
     for name, a in _sampled(net, list(batches), seed).items():
         candidates = SHARES.to(a.device) * max(a.max().item(), SMALLEST)
@@ -179,10 +181,10 @@ def snn_calibration(
         seed: of :func:`mse_thresholds`.
 
     Raises:
-        ValueError: if ``epochs`` is negative or ``lr`` is not positive, and for ``shift``.
+        ValueError: if ``epochs`` or ``seed`` is no whole number from 0, ``lr`` is not positive, and for ``shift``.
     """
-    check("epochs", epochs, epochs >= 0, "at least 0")
-    check("lr", lr, lr > 0, "a positive number")
+    check_whole("epochs", epochs, 0)
+    check_positive("lr", lr)
     batches = list(batches)
     snn = spiking(net, mse_thresholds(net, batches, time_steps, shift, seed), time_steps, 0.5)
     rules = {"bias": correct_bias, "potential": correct_potential}

@@ -7,13 +7,21 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
-from ..fold import replace
+from ..checks import check
+from ..fold import device_of, replace
 from ..quantise import ClippedReLU, QuantClip
+from .options import checked_batches
+from .rewrite import activations, refuse
 from .thresholds import largest
 
 
 def _with_percentiles(net: nn.Module, batches: Iterable, make: Callable[[float], nn.Module]) -> nn.Module:
-    net = copy.deepcopy(net).eval()
+    """``net`` with ``make(λ)`` in place of each activation that runs; what could not be converted is refused now."""
+    batches = checked_batches("batches", batches)
+    check("batches", batches, len(batches) > 0, "at least one batch")
+    net, x = copy.deepcopy(net).eval(), batches[0][0]
+    refuse(net, (x[:, :1] if x.ndim == 5 else x[:1]).to(device_of(net)))
+    check("net", type(net).__name__, len(activations(net)) > 0, "a network with nn.ReLU modules")
     return replace(net, {name: make(value) for name, value in largest(net, batches, 0.001).items()})
 
 
@@ -25,10 +33,17 @@ def quantised(net: nn.Module, batches: Iterable, levels: int, shift: float) -> n
         batches: calibration batches (x, y).
         levels: L.
         shift: 0 for equation (8), ½ for QCFS.
+
+    Raises:
+        ValueError: without a batch, for images that are not finite, and for what
+            :func:`~snnbook.conversion.rewrite.refuse` refuses: it would be refused after the training otherwise.
     """
     return _with_percentiles(net, batches, lambda lam: QuantClip(levels, shift, lam))
 
 
 def clipped(net: nn.Module, batches: Iterable) -> nn.Module:
-    """A copy of a ReLU network with clipped ReLUs (TCL) whose λ starts at the 99.9th percentile of each layer."""
+    """A copy of a ReLU network with clipped ReLUs (TCL) whose λ starts at the 99.9th percentile of each layer.
+
+    Args and errors as for :func:`quantised`.
+    """
     return _with_percentiles(net, batches, ClippedReLU)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..checks import check
 from ..network import Network
 from .layerwise import Layer, walk
+from .options import check_finite, check_whole, is_finite
 from .thresholds import spiking, trained_thresholds
 
 
@@ -71,10 +72,11 @@ def step_bias(
         rate: α at the start, in (0, 1].
 
     Raises:
-        ValueError: if ``rounds`` is below 1 or ``rate`` out of range.
+        ValueError: if ``potential`` is not finite, ``rounds`` no whole number from 1 or ``rate`` out of range.
     """
-    check("rounds", rounds, rounds >= 1, "at least 1")
-    check("rate", rate, 0 < rate <= 1, "above 0, at most 1")
+    check_finite("potential", potential)
+    check_whole("rounds", rounds, 1)
+    check("rate", rate, is_finite(rate) and 0 < rate <= 1, "above 0, at most 1")
     snn = spiking(net, trained_thresholds(net), time_steps, potential)
     for layer in walk(snn, net, list(batches)):
         fit_step_bias(layer, rounds, rate)

@@ -63,12 +63,13 @@ def trained_thresholds(net: nn.Module) -> dict[str, float]:
     """λ of each clipped or QC activation of ``net``.
 
     Raises:
-        ValueError: for an activation without a trained λ.
+        ValueError: for an activation without a trained λ, with its name.
     """
     found = activations(net)
-    for activation in found.values():
-        check("activation", type(activation).__name__, isinstance(activation, Threshold),
-              "ClippedReLU or QuantClip: this method takes θ from a trained λ")  # fmt: skip
+    for name, activation in found.items():
+        check(name, type(activation).__name__, isinstance(activation, Threshold),
+              "ClippedReLU or QuantClip, since this method takes θ from a trained λ: put them in by "
+              "snnbook.conversion.quantised or clipped, train that network, and convert it")  # fmt: skip
     return {name: activation.lam.item() for name, activation in found.items()}
 
 

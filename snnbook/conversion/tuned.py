@@ -86,9 +86,9 @@ def tuned(
         start: options of :func:`~snnbook.conversion.stepwise.step_bias`.
 
     Raises:
-        ValueError: without ``data``.
+        ValueError: without ``data``, and for options of ``step_bias``.
     """
-    check("data", data, data is not None, "a data set to tune on; matched is the same method without tuning")
+    check("data", data, isinstance(data, Data), "a data set to tune on; matched is the same method without tuning")
     snn = step_bias(net, batches, time_steps, **start)
     tune(snn, data, recipe or Recipe(epochs=3, lr=0.01), device)
     return snn

@@ -1,0 +1,77 @@
+"""Checks of what a user gives to a method: numbers, switches, and batches of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from ..checks import check
+
+
+def is_whole(value: object) -> bool:
+    """Whether ``value`` is a whole number, Python's or NumPy's, and no switch."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_finite(value: object) -> bool:
+    """Whether ``value`` is a real number, neither NaN nor infinite."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_whole(name: str, value: object, low: int) -> None:
+    """ValueError unless ``value`` is a whole number from ``low``."""
+    check(name, value, is_whole(value) and value >= low, f"a whole number, at least {low}")
+
+
+def check_positive(name: str, value: object) -> None:
+    """ValueError unless ``value`` is a finite number above 0."""
+    check(name, value, is_finite(value) and value > 0, "a positive number")
+
+
+def check_finite(name: str, value: object) -> None:
+    """ValueError unless ``value`` is a finite number."""
+    check(name, value, is_finite(value), "a finite number")
+
+
+def check_switches(**switches: object) -> None:
+    """ValueError for the first of ``switches`` that is neither True nor False."""
+    for name, value in switches.items():
+        check(name, value, isinstance(value, bool), "True or False")
+
+
+def _labels(y: object) -> Tensor | None:
+    """``y`` as a tensor, None where it cannot be one."""
+    try:
+        return torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def checked_batches(name: str, batches: Iterable) -> list[tuple[Tensor, Tensor]]:
+    """``batches`` as a list of pairs (x, y) of tensors.
+
+    Args:
+        name: of the argument.
+        batches: pairs of images [N, C, H, W] or events [T, N, C, H, W] and N labels, a tensor, array or list.
+
+    Raises:
+        ValueError: for what is no such pair, for a pair without an image or with another number of labels, and for
+            images with NaN or infinite values.
+    """
+    check(name, type(batches).__name__, isinstance(batches, Iterable), "batches, pairs (x, y) of images and labels")
+    pairs = []
+    for i, batch in enumerate(batches):
+        pair = isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[0], Tensor)
+        check(f"{name}[{i}]", type(batch).__name__, pair, "a pair (x, y) of images and labels")
+        x, y = batch[0], _labels(batch[1])
+        images = x.shape[1 if x.ndim == 5 else 0] if x.ndim else 0
+        labels = len(y) if y is not None and y.ndim else None
+        shapes = f"x of shape {tuple(x.shape)} with {labels} labels"
+        check(f"{name}[{i}]", shapes, images > 0 and labels == images, "at least one image, and a label for each")
+        check(f"{name}[{i}]", "x with NaN or infinite values", bool(x.isfinite().all()), "images of finite numbers")
+        pairs.append((x, y))
+    return pairs
