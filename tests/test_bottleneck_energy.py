@@ -1,5 +1,7 @@
 """Energies: both rows of Table 3, operations against convolutions with kernels of ones, shortcuts by hand."""
 
+from math import prod
+
 import pandas as pd
 import pytest
 import torch
@@ -10,8 +12,12 @@ from snnbook import papers
 from snnbook.bottleneck import baseline, energy, table3
 from snnbook.bottleneck.backbone import backbone, split_points, twin
 from snnbook.bottleneck.codec import compress, head
-from snnbook.counts import connections, count
+from snnbook.bottleneck.memory import bytes_moved
+from snnbook.cache import state_hash
+from snnbook.counts import connections, count, parameters
 from snnbook.energy import count_operations
+from snnbook.experiments.conversion_energy import traffic
+from snnbook.memory import memory_joules
 from snnbook.neurons import spiking_layers
 
 SHAPE = (1, 8, 8)
@@ -27,13 +33,19 @@ def points():
 def device():
     """Device half of a small network whose neurons fire, with four blocks before the cut."""
     net = backbone(3, width=1 / 16, shape=SHAPE, n_classes=3, blocks=(1, 1, 1, 1))
-    net = compress(net, SHAPE, 4, 8)[0].train()
-    for m in net.modules():
+    net = compress(net, SHAPE, 4, 8)[0]
+    fit_statistics(net)
+    return head(net)
+
+
+def fit_statistics(net):
+    """Running statistics of a batch, which make an untrained network fire; left in eval mode."""
+    for m in net.train().modules():
         if isinstance(m, nn.BatchNorm2d):
             m.momentum = 1.0
     with torch.no_grad():
         net(images(8, seed=5))
-    return head(net.eval())
+    net.eval()
 
 
 def images(n, seed=0):
@@ -85,10 +97,42 @@ def test_shortcuts_take_the_advantage_of_the_last_split_point_from_5_to_under_2(
 
 def test_each_scope_counts_more(accounts):
     sums = accounts.groupby("network")["millijoules"].sum()
-    assert list(table3.SCOPES.values())[-1] == (*energy.ITEMS, "radio")
+    assert list(table3.SCOPES.values())[-1] == (*energy.ITEMS, "radio", "memory")
     for smaller, larger in zip(list(table3.SCOPES.values()), list(table3.SCOPES.values())[1:], strict=False):
         assert set(smaller) < set(larger)
     assert sums["ANN"] > sums["SNN"] > 0
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bytes_moved_are_the_traffic_of_the_networks_themselves(stride):
+    """Against what running layers show; norms and what a block hands to the next shortcut are added by hand."""
+    options = {"width": 1 / 16, "shape": SHAPE, "n_classes": 3, "blocks": (1, 2, 1)}
+    ann, T = twin(**options), 3
+    points, stem = split_points(ann, SHAPE), prod(count(ann, SHAPE)["output"].iloc[0])
+    maps = (points["channels"] * points["height"] * points["width"]).tolist()
+    for net, pack in ((backbone(T, **options), compress), (ann, baseline.compress)):
+        made, sent = pack(net, SHAPE, 3, 4, stride)
+        half, payload = head(made), prod(sent.payload)
+        shown = traffic(half, SHAPE, T, 0, 0).set_index("schedule").sum(axis=1)
+        norms = parameters(half) - count(half, SHAPE)["parameters"].sum()
+        handed = sum(maps[:2])
+        if net is ann:  # codes of 8 bits, which are no layer's activations
+            wanted = shown["ANN"] + 4 * (norms + stem + handed) + 2 * payload
+        else:
+            wanted = shown["SNN, layer by layer"] + 4 * (norms + 2 * T * handed)
+        assert bytes_moved(points, sent, prod(SHAPE), stem, net is not ann) == wanted
+    less = bytes_moved(points, sent, prod(SHAPE), stem, False, bits=8)
+    assert wanted - less == pytest.approx(0.75 * (wanted - 2 * payload))
+
+
+def test_memory_is_counted_in_the_last_scope_alone(accounts):
+    """The weights of 23.5 M parameters are most of what the ANN moves before the last cut."""
+    last = accounts[accounts["split_point"] == 16].set_index(["network", "item"])["millijoules"]
+    weights = 1e3 * memory_joules(4 * 23.5e6)
+    assert weights < last["ANN", "memory"] < 1.4 * weights and last["SNN", "memory"] > last["ANN", "memory"]
+    ratio, sums = table3.scoped_ratios(accounts).set_index("split_point"), last.groupby("network").sum()
+    assert ratio.loc[16, "+ memory"] == pytest.approx(sums["ANN"] / sums["SNN"])
+    assert [s for s, items in table3.SCOPES.items() if "memory" in items] == ["+ memory"]
 
 
 def test_radio_of_the_first_split_point_is_its_payload(accounts):
@@ -221,7 +265,8 @@ def test_rates_of_blocks_are_means_over_their_neurons(device):
 
 
 def test_a_neuron_behind_the_stem_belongs_to_the_first_block():
-    net = backbone(2, width=1 / 16, shape=SHAPE, n_classes=3, blocks=(1, 1), order="post").train()
+    net = backbone(2, width=1 / 16, shape=SHAPE, n_classes=3, blocks=(1, 1), order="post")
+    fit_statistics(net)
     table = energy.block_rates(net, [(images(4), None)])
     assert table["block"].tolist() == ["1", "2"]
     seen = {}
@@ -231,6 +276,14 @@ def test_a_neuron_behind_the_stem_belongs_to_the_first_block():
         net(images(4))
     first = torch.cat([y.flatten() for name, y in seen.items() if name.startswith(("body.0", "body.1."))])
     assert table["rate"][0] == pytest.approx(first.mean().item(), rel=1e-5)
+
+
+def test_rates_are_those_of_evaluation_and_change_nothing(device):
+    """Batch statistics of training would give other rates, and the running ones would move."""
+    wanted, before = energy.block_rates(device, [(images(4), None)]), state_hash(device)
+    found = energy.block_rates(device.train(), [(images(4), None)])
+    assert device.training and state_hash(device.eval()) == before
+    pd.testing.assert_frame_equal(found, wanted)
 
 
 def test_ratios_by_hand():

@@ -82,16 +82,17 @@ def test_implied_rates_two_rows_and_the_time_steps():
 
 
 def test_device_energy_stacks_items_to_the_sum():
-    rows = [(s, n, item, 1.0 + i) for s in (1, 4) for n in ("ANN", "SNN") for i, item in enumerate((*ITEMS, "radio"))]
+    items = (*ITEMS, "memory", "radio")
+    rows = [(s, n, item, 1.0 + i) for s in (1, 4) for n in ("ANN", "SNN") for i, item in enumerate(items)]
     table = pd.DataFrame(rows, columns=["split_point", "network", "item", "millijoules"])
     (ax,) = plots.device_energy(table).axes
     tops = {}
     for patch in ax.patches:
         x = round(patch.get_x(), 3)
         tops[x] = max(tops.get(x, 0), patch.get_y() + patch.get_height())
-    assert list(tops.values()) == [21.0] * 4
+    assert list(tops.values()) == [28.0] * 4
     assert labels(ax) == [label for label, _ in plots.ENERGY_ITEMS.values()]
-    assert set(plots.ENERGY_ITEMS) == {*ITEMS, "radio"}
+    assert set(plots.ENERGY_ITEMS) == {*ITEMS, "memory", "radio"}
 
 
 def test_block_activity_rates_and_thousands():

@@ -1,10 +1,11 @@
-"""Energy of the device's part, as SpikeBottleNet counts it and with everything counted.
+"""Energy of the device's part, as SpikeBottleNet counts it and with every operation counted.
 
     E_SNN = f_r · T · MACs · E_AC         E_ANN = MACs · E_MAC
 
 MACs are those of the blocks' convolutions up to the split point, and f_r is one firing rate for all of them. Left out
 are the projection shortcuts, which carry potentials and so cost MACs at every step but for the first block, where the
-image stands still, the stem, the encoder, neurons, additions and the radio.
+image stands still, the stem, the encoder, neurons, additions, memory traffic and the radio. The last two are no
+operations: see :func:`snnbook.bottleneck.memory.bytes_moved` and :func:`radio_joules`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from ..checks import check, check_choice
 from ..energy import ENERGY_MODELS, count_operations
-from ..network import Network
+from ..network import Network, evaluating
 from ..papers import table as published
 from ..record import observe
 from .backbone import block_names
@@ -170,10 +171,10 @@ def radio_joules(bits: float, radio: str = "Wi-Fi") -> float:
 
 
 def block_rates(net: Network, batches) -> pd.DataFrame:
-    """Firing rates block by block.
+    """Firing rates block by block, in evaluation.
 
     Args:
-        net: spiking ResNet, or the device half of one.
+        net: spiking ResNet, or the device half of one; it keeps its mode and its statistics.
         batches: (x, y) pairs.
 
     Returns:
@@ -190,7 +191,7 @@ def block_rates(net: Network, batches) -> pd.DataFrame:
         row[0] += output.count_nonzero().item()
         row[1] += output.numel()
 
-    with torch.no_grad(), observe(net, neuron=note):
+    with evaluating(net), torch.no_grad(), observe(net, neuron=note):
         for x, _ in batches:
             net(x)
     table = pd.DataFrame(sums, index=["spikes", "slots"]).T.rename_axis("block").reset_index()
@@ -200,7 +201,7 @@ def block_rates(net: Network, batches) -> pd.DataFrame:
 
 
 def ratios(snn: pd.DataFrame, ann: pd.DataFrame, models: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
-    """E_ANN/E_SNN as in the paper (blocks only) and with everything counted.
+    """E_ANN/E_SNN as in the paper (blocks only) and with every operation counted.
 
     Args:
         snn: operations of the spiking device part.

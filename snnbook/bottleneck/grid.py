@@ -1,7 +1,7 @@
 """Bytes and energy of every split point for many channels and T at once, in closed form.
 
-As :func:`snnbook.bottleneck.table3.accounts`, without building a codec for each cut: what a codec costs follows from
-its shapes alone. f_r is taken as given for each split point, whatever T is.
+As :func:`snnbook.bottleneck.table3.accounts` without memory, and without building a codec for each cut: what a codec
+costs follows from its shapes alone. f_r is taken as given for each split point, whatever T is.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def grid(
 
     Returns:
         Columns ``split_point``, ``share``, ``time_steps``, ``method`` (of ``METHODS``), ``scope`` (of
-        :data:`snnbook.bottleneck.table3.SCOPES`), ``bytes``, ``millijoules``.
+        :data:`snnbook.bottleneck.table3.SCOPES` without memory), ``bytes``, ``millijoules``.
 
     Raises:
         ValueError: for a T that is not 1 to 8, or a share above the channels of a split point.
@@ -76,7 +76,7 @@ def grid(
             rate = (f_r[p.split_point],) if spiking else ()
             operations = (estimated if spiking else dense)(points, sent, *rate, stem_macs)
             each = _millijoules(operations, model) | {"radio": per_bit * sent.bits}
-            for scope, items in SCOPES.items():
+            for scope, items in ((s, i) for s, i in SCOPES.items() if set(i) <= set(each)):
                 rows.append((p.split_point, share, T, method, scope, sent.bytes, sum(each[i] for i in items)))
     columns = ["split_point", "share", "time_steps", "method", "scope", "bytes", "millijoules"]
     return pd.DataFrame(rows, columns=columns)

@@ -1,19 +1,23 @@
-"""Table 3 of SpikeBottleNet: energies of its ResNet-50 as printed, and with everything counted.
+"""Table 3 of SpikeBottleNet: energies of its ResNet-50 as printed, and with more and more counted, up to everything.
 
 Both rows of ratios in the table stand for the same firing rate, f_r = E_MAC / (E_AC · T · ratio).
 """
 
 from __future__ import annotations
 
+from math import prod
+
 import pandas as pd
 
 from ..counts import count
+from ..memory import memory_joules
 from ..network import Network
 from ..papers import table as published
 from . import baseline
 from .backbone import split_points
 from .codec import codec
-from .energy import ann_joules, dense, estimated, implied_rate, joules, radio_joules, snn_joules
+from .energy import ITEMS, ann_joules, dense, estimated, implied_rate, joules, radio_joules, snn_joules
+from .memory import bytes_moved
 from .sizes import Shape
 
 
@@ -60,8 +64,12 @@ def accounts(
     cuts: pd.DataFrame,
     models: tuple[str, str] = ("45nm_fp32", "45nm_fp32"),
     radio: str = "Wi-Fi",
+    memory: str = "1 MB SRAM",
 ) -> pd.DataFrame:
     """Energy of the device's part item by item, for both methods at every split point.
+
+    The radio sends the bits of the payload, without a message's header. Memory is the traffic of
+    :func:`snnbook.bottleneck.memory.bytes_moved`, in words of 8 bits for integers and of 32 otherwise.
 
     Args:
         snn: spiking ResNet; its ``time_steps`` are set to those of each cut on the way.
@@ -70,12 +78,14 @@ def accounts(
         cuts: ``split_point``, ``time_steps``, ``stride``, ``snn_channels``, ``ann_channels`` and ``rate`` (f_r).
         models: names in ``ENERGY_MODELS`` for the SNN's hardware and the ANN's.
         radio: name in the table ``radio_energy``.
+        memory: through which all bytes go, a name that :func:`snnbook.memory.memory_joules` knows.
 
     Returns:
-        Columns ``split_point``, ``network`` (ANN, SNN), ``item`` (of ``ITEMS``, or ``radio``), ``millijoules``.
+        Columns ``split_point``, ``network`` (ANN, SNN), ``item`` (of ``ITEMS``, or ``radio`` or ``memory``),
+        ``millijoules``.
     """
-    points, stem, rows = split_points(ann, shape), int(count(ann, shape)["macs"].iloc[0]), []
-    before = snn.time_steps
+    points, first, rows = split_points(ann, shape), count(ann, shape).iloc[0], []
+    stem, sizes, before = int(first["macs"]), (prod(shape), prod(first["output"])), snn.time_steps
     for cut in cuts.itertuples():
         snn.time_steps = cut.time_steps
         sent = codec(snn, shape, cut.split_point, cut.snn_channels, cut.stride)[1]
@@ -88,18 +98,20 @@ def accounts(
             for item in operations["item"]:
                 rows.append((cut.split_point, network, item, 1e3 * joules(operations, model, (item,))))
             rows.append((cut.split_point, network, "radio", 1e3 * radio_joules(report.bits, radio)))
+            moved = bytes_moved(points, report, *sizes, network == "SNN", 8 if model.endswith("_int8") else 32)
+            rows.append((cut.split_point, network, "memory", 1e3 * memory_joules(moved, memory)))
     snn.time_steps = before
     return pd.DataFrame(rows, columns=["split_point", "network", "item", "millijoules"])
 
 
 def device_work(snn: Network, ann: Network, shape: Shape, cuts: pd.DataFrame) -> pd.Series:
-    """Millijoules of the spiking device up to each cut with all but the radio; arguments as :func:`accounts`.
+    """Millijoules of all operations of the spiking device up to each cut; arguments as :func:`accounts`.
 
     Returns:
         A series over the split points.
     """
     table = accounts(snn, ann, shape, cuts)
-    counted = table[(table["network"] == "SNN") & (table["item"] != "radio")]
+    counted = table[(table["network"] == "SNN") & table["item"].isin(ITEMS)]
     return counted.groupby("split_point")["millijoules"].sum()
 
 
@@ -117,7 +129,7 @@ def cut_lines(snn: Network, ann: Network, shape: Shape, image_bytes: int = 3072)
         image_bytes: bytes of the raw image.
 
     Returns:
-        Columns ``cut`` (label), ``time_steps`` (0 for the image), ``millijoules`` (of the device without the radio) and
+        Columns ``cut`` (label), ``time_steps`` (0 for the image), ``millijoules`` (of the device's operations) and
         ``bits`` (that it sends; 8 for the label of a class).
     """
     cuts = published("spikebottlenet_table1").merge(published_rates())
@@ -136,8 +148,9 @@ SCOPES = {
     "paper": ("blocks",),
     "+ shortcuts": ("blocks", "shortcuts"),
     "+ stem, encoder": ("blocks", "shortcuts", "stem", "encoder"),
-    "+ neurons": ("blocks", "shortcuts", "stem", "encoder", "neurons and additions"),
-    "+ radio": ("blocks", "shortcuts", "stem", "encoder", "neurons and additions", "radio"),
+    "+ neurons": ITEMS,
+    "+ radio": (*ITEMS, "radio"),
+    "+ memory": (*ITEMS, "radio", "memory"),
 }
 
 

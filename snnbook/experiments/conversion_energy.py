@@ -18,8 +18,8 @@ from ..checks import check, check_choice
 from ..conversion import activations
 from ..counts import count
 from ..energy import ENERGY_MODELS, count_operations, energy_ratio
+from ..memory import memory_joules
 from ..neurons import spiking_layers
-from ..papers import table as published
 from ..record import FiringRates, observe
 from ..syops import equation_18
 
@@ -122,15 +122,6 @@ def traffic(
     return pd.DataFrame(rows, columns=["schedule", "weights", "activations", "potentials"])
 
 
-def memory_joules(bytes_moved: float, memory: str = "1 MB SRAM") -> float:
-    """Joules to move ``bytes_moved`` through a memory of Horowitz's table (8 KB, 32 KB, 1 MB SRAM or DRAM)."""
-    prices = published("horowitz2014")
-    reads = prices[prices["operation"].str.startswith("read from ")]
-    per_word = dict(zip(reads["operation"].str.removeprefix("read from "), reads["picojoules"], strict=True))
-    check_choice("memory", memory, per_word)
-    return bytes_moved / 8 * per_word[memory] * 1e-12
-
-
 def block_macs(ann: nn.Module, batches) -> list[float]:
     """MACs of the convolutions of each residual block of an ANN per sample, padding excluded; shortcuts are left out.
 
@@ -153,7 +144,8 @@ def traffic_joules(
         ann_macs: MACs of the ANN.
         macs: MAC of the SNN, those of its first layer.
         accumulates: AC of the SNN; every schedule of it carries out the same operations.
-        model: name in ``ENERGY_MODELS``, of the arithmetic; memories are those of :func:`memory_joules` at 45 nm.
+        model: name in ``ENERGY_MODELS``, of the arithmetic; memories are those of
+            :func:`snnbook.memory.memory_joules` at 45 nm.
 
     Returns:
         Columns ``schedule``, ``MB``, ``arithmetic, mJ``, ``1 MB SRAM, mJ``, ``DRAM, mJ``.

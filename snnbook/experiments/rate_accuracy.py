@@ -106,7 +106,7 @@ def codes(e: SpikeBottleNet, split_point: int, channels: int, stride: int, bits:
 
 
 def ann_joules(e: SpikeBottleNet, net: Network, split_point: int) -> tuple[float, float]:
-    """Joules of the device part of a BottleNet++: as the paper counts, and with everything, padding excluded."""
+    """Joules of the device part of a BottleNet++: as the paper counts, and of every operation, without padding."""
     blocks = float(e.points()["cumulative_macs"].iloc[split_point - 1])
     device = head(net).eval().to(pick_device(e.device))
     return energy.ann_joules(blocks), energy.joules(energy.counted(device, e.batches(1)))
@@ -119,15 +119,15 @@ def cells(e: SpikeBottleNet, cuts: pd.DataFrame, table: pd.DataFrame, radio: str
         e: the experiment.
         cuts: from :func:`paper_cuts`.
         table: rows of :func:`snnbook.experiments.spike_bottlenet.search` for candidates of :func:`paper_candidates`.
-        radio: of the device, for the energy with everything counted.
+        radio: of the device, for ``counted_ratio`` and ``equal_ratio``.
 
     Returns:
         The rows of ``table`` with the columns of ``cuts``, ``full_bytes`` at the T of the row; ``float32``
         (compression of 32-bit floats); ``ann_accuracy``; ``code_bytes``, ``code_accuracy``, ``code_drop`` of
         BottleNet++ at 8 bits with the paper's channels; ``equal_bytes``, ``equal_accuracy``, ``equal_drop`` of the
         control of T bits with as many elements as the spikes. E_ANN/E_SNN of the device: ``paper_ratio`` as the paper
-        counts, ``work_ratio`` with everything but the radio and ``counted_ratio`` with the radio, all against the
-        baseline; ``equal_ratio`` with everything and the radio against the control, which sends the same bytes. Both
+        counts, ``work_ratio`` with every operation and ``counted_ratio`` with the radio too, all against the baseline;
+        ``equal_ratio`` with both against the control, which sends the same bytes. Memory traffic is in none. Both
         controls' drops are from the ANN; fractions are 0 to 1.
     """
     rows = []

@@ -193,7 +193,8 @@ def search(experiment: SpikeBottleNet, candidates: Sequence[Candidate], samples:
         ``drop_from_best`` from the backbone at the largest T of all candidates (all 0 to 1); these four again as
         ``validation_…``, for :func:`snnbook.bottleneck.selection.choose`; ``bits``, ``bytes`` and
         ``compression`` of the payload; ``rate`` (f_r of the blocks on the device); ``paper_joules`` and
-        ``counted_joules`` of the device's part at 45 nm, without and with all that the paper leaves out but the radio.
+        ``counted_joules`` of the device's part at 45 nm, of the blocks' convolutions and of every operation: memory
+        traffic and the radio are in neither.
 
     Raises:
         ValueError: if there are no candidates.

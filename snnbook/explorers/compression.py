@@ -1,4 +1,4 @@
-"""Split point, channels and T against bytes and energy, as a paper counts it or with everything counted."""
+"""Split point, channels and T against bytes and energy, as a paper counts it or with all operations counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .table import Explorer, Key, Panel, Reference
 SCOPES = {
     "paper": "as in the paper: convolutions of the blocks",
     "+ neurons": "everything that is computed",
-    "+ radio": "everything, and the radio",
+    "+ radio": "everything that is computed, and the radio",
 }
 
 

@@ -18,6 +18,7 @@ ENERGY_ITEMS = {
     "stem": ("stem", COLOURS[4]),
     "encoder": ("encoder", COLOURS[2]),
     "neurons and additions": ("neurons and additions", COLOURS[3]),
+    "memory": ("memory traffic", COLOURS[5]),
     "radio": ("radio", COLOURS[6]),
 }
 
