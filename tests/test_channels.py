@@ -150,12 +150,26 @@ def test_shape_dtype_and_seed(name):
         ("bsc", {"ber": 0.1, "loss": 1}, "option"),
         ("packet_erasure", {"loss": 1.5}, "loss"),
         ("packet_erasure", {"loss": 0.5, "packet_bits": 0}, "packet_bits"),
+        ("packet_erasure", {"loss": 0.5, "packet_bits": math.inf}, "packet_bits = inf"),
+        ("awgn", {"ebn0_db": math.nan}, "ebn0_db = nan is not allowed: -300 to 300 dB"),
+        ("awgn_soft", {"ebn0_db": math.inf}, "ebn0_db = inf"),
+        ("analogue", {"snr_db": -1e4}, "snr_db = -10000.0"),
         ("byte_erasure", {"loss": 0.5, "packet_bits": 9}, "option"),
     ],
 )
 def test_bad_channels_are_refused(name, options, said):
     with pytest.raises(ValueError, match=said):
         channel(name, **options)
+
+
+def test_decibels_out_of_range_are_refused():
+    for value in (1e4, -1e4, math.nan):
+        with pytest.raises(ValueError, match="ebn0_db"):
+            bpsk_ber(value)
+    assert bpsk_ber(300) == 0 and bpsk_ber(-300) == pytest.approx(0.5)
+    for value in (-300.0, 300.0):
+        for name in ("awgn", "awgn_soft"):
+            assert channel(name, ebn0_db=value)(bits(), generator()).isfinite().all()
 
 
 def test_maps_without_channels_are_refused():

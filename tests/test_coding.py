@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from snnbook.link import coding
 from snnbook.link.coding import (
     CONTEXTS,
     Penalty,
+    SpikeModel,
     decode,
     decode_alone,
     encode,
@@ -141,6 +144,11 @@ def test_damaged_data_give_other_spikes_or_a_plain_error():
         lambda x, m: fit(x, "picture"),
         lambda x, m: fit(x, bits=12),
         lambda x, m: fit(x, memory=0),
+        lambda x, m: fit(x, memory=math.inf),
+        lambda x, m: fit(x, memory=math.nan),
+        lambda x, m: SpikeModel.read(m.describe() | {"memory": math.inf}),
+        lambda x, m: SpikeModel.read(m.describe() | {"memory": math.nan}),
+        lambda x, m: SpikeModel.read(m.describe() | {"memory": "8"}),
         lambda x, m: fit(x[0]),
         lambda x, m: fit(x * 0.5),
         lambda x, m: encode(x[:, 0] * 2, m),
@@ -151,6 +159,7 @@ def test_damaged_data_give_other_spikes_or_a_plain_error():
         lambda x, m: rate_penalty(x[0, 0], "rate"),
         lambda x, m: rate_penalty(x[:1], "previous"),
         lambda x, m: Penalty(-1.0),
+        lambda x, m: Penalty(math.inf),
         lambda x, m: Penalty(1.0, "previous"),
     ],
 )

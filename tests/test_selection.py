@@ -38,6 +38,8 @@ def test_grid_holds_what_fits():
     expected += [Candidate(2, 6, 1, T) for T in (2, 4)]
     assert sorted(found) == sorted(expected)
     assert {c.split_point for c in grid(POINTS, ratios=(8,), split_points=[2])} == {2}
+    with pytest.raises(ValueError, match=r"^split_points = \[0, 99\] is not allowed: 1 to 2$"):
+        grid(POINTS, ratios=(8,), split_points=[99, 2, 0])
 
 
 def test_choose_takes_the_fewest_bits_within_the_limit():

@@ -1,5 +1,6 @@
 """Bytes: Table 1 from packed payloads, codes against strings of binary digits, ratios by hand."""
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -21,6 +22,19 @@ def test_all_sixteen_cells_and_reductions_of_table_1_are_packed_payloads():
         assert ours[column].tolist() == TABLE_1[column].tolist()
     assert ours["spikes"].between(0.01, 0.99).all()  # real spikes, not an empty map
     assert ours.iloc[-1][["compression", "snn_float32", "ann_float32"]].tolist() == [256, 2048, 1024]
+
+
+def test_several_images_or_too_few_steps_are_refused():
+    """Two images would be packed as one, half of each step."""
+    x = torch.rand(2, 3, 32, 32)
+    small = {"width": 1 / 16, "blocks": (1, 1)}
+    cuts = pd.DataFrame({"split_point": [1], "time_steps": [2], "stride": 1, "snn_channels": 2, "ann_channels": 2})
+    snn, ann = backbone(2, **small), twin(**small)
+    assert packed_payloads(snn, ann, x[:1], cuts)["snn_bytes"].tolist() == [2 * 2 * 32 * 32 // 8]
+    with pytest.raises(ValueError, match=r"shape of x = \(2, 3, 32, 32\) is not allowed: one image \[1, C, H, W\]"):
+        packed_payloads(snn, ann, x, cuts)
+    with pytest.raises(ValueError, match=r"snn.time_steps = 2 is not allowed: at least 4, as the cuts have"):
+        packed_payloads(snn, ann, x[:1], cuts.assign(time_steps=4))
 
 
 def test_outputs_of_blocks_start_with_those_of_a_shorter_run():
@@ -70,9 +84,16 @@ def test_shape_of_codes_is_kept():
 
 
 def test_bad_codes_are_refused():
-    with pytest.raises(ValueError, match=r"^codes = 4 is not allowed: 0 to 3$"):
+    with pytest.raises(ValueError, match=r"^codes = 4 is not allowed: whole numbers from 0 to 3$"):
         pack_codes(torch.tensor([4]), 2)
     with pytest.raises(ValueError, match=r"^bits = 9 is not allowed: 1 to 8$"):
         pack_codes(torch.tensor([4]), 9)
+    for wrong in (0.5, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=rf"^codes = {wrong} is not allowed: whole numbers"):
+            pack_codes(torch.tensor([1.0, wrong]), 2)
+    assert pack_codes(torch.tensor([1.0, 3.0]), 2) == bytes([0b01110000])
+    for bits in (0, 9):
+        with pytest.raises(ValueError, match=rf"^bits = {bits} is not allowed: 1 to 8$"):
+            unpack_codes(b"", (0,), bits)
     with pytest.raises(ValueError, match=r"^bytes of data = 1 is not allowed: 2 for codes of shape \(3, 3\)$"):
         unpack_codes(b"\0", (3, 3), 1)

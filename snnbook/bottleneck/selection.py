@@ -41,7 +41,12 @@ def grid(
         strides: s; those that do not divide height and width are left out.
         time_steps: T.
         split_points: which; all by default.
+
+    Raises:
+        ValueError: for split points that are not there.
     """
+    unknown = sorted(set(split_points or ()) - set(points["split_point"]))
+    check("split_points", unknown, not unknown, f"1 to {len(points)}")
     chosen = points if split_points is None else points[points["split_point"].isin(split_points)]
     return [
         Candidate(int(p.split_point), int(p.channels) // ratio, stride, T)

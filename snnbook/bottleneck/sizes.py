@@ -66,12 +66,12 @@ def pack_codes(codes: Tensor, bits: int) -> bytes:
     """Whole numbers below 2^bits, ``bits`` bits each, highest bit first, in the order of memory [..., c', h', w'].
 
     Raises:
-        ValueError: if ``bits`` is not 1 to 8 or a code does not fit.
+        ValueError: if ``bits`` is not 1 to 8, or a code is no whole number or does not fit.
     """
-    check("bits", bits, 1 <= bits <= 8, "1 to 8")
+    check("bits", bits, bits in range(1, 9), "1 to 8")
     array = codes.contiguous().flatten().numpy()
-    low, high = (int(f(initial=0)) for f in (array.min, array.max))
-    check("codes", low or high, low >= 0 and high < 2**bits, f"0 to {2**bits - 1}")
+    wrong = array[~((array >= 0) & (array < 2**bits) & (array == np.floor(array)))].tolist()
+    check("codes", *wrong[:1] or [None], not wrong, f"whole numbers from 0 to {2**bits - 1}")
     return np.packbits(np.unpackbits(array.astype(np.uint8)[:, None], axis=1)[:, 8 - bits :]).tobytes()
 
 
@@ -79,8 +79,9 @@ def unpack_codes(data: bytes, shape: tuple[int, ...], bits: int) -> Tensor:
     """The inverse of :func:`pack_codes`: uint8 codes of ``shape``.
 
     Raises:
-        ValueError: if ``data`` is not as long as ``shape`` needs.
+        ValueError: if ``bits`` is not 1 to 8, or ``data`` is not as long as ``shape`` needs.
     """
+    check("bits", bits, bits in range(1, 9), "1 to 8")
     wanted = -(-prod(shape) * bits // 8)
     check("bytes of data", len(data), len(data) == wanted, f"{wanted} for codes of shape {tuple(shape)}")
     planes = np.unpackbits(np.frombuffer(data, np.uint8), count=prod(shape) * bits).reshape(-1, bits)

@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..checks import check
 from ..link.payload import pack
 from ..network import Network
 from ..neurons import spiking_layers
@@ -48,8 +49,14 @@ def packed_payloads(snn: Network, ann: Network, x: Tensor, cuts: pd.DataFrame | 
         Columns ``split_point``, ``snn_bytes``, ``ann_bytes``, ``reduction`` (percent), ``compression`` (of spikes to
         spikes), ``snn_float32`` and ``ann_float32`` (compression of 32-bit floats), ``encoder_macs`` (of the spiking
         encoder, per step), ``spikes`` (share of ones).
+
+    Raises:
+        ValueError: for several images, or a network of fewer steps than a cut.
     """
     cuts = published("spikebottlenet_table1") if cuts is None else cuts
+    steps = int(cuts["time_steps"].max())
+    check("shape of x", tuple(x.shape), x.ndim == 4 and len(x) == 1, "one image [1, C, H, W]")
+    check("snn.time_steps", snn.time_steps, snn.time_steps >= steps, f"at least {steps}, as the cuts have")
     shape: Shape = tuple(x.shape[1:])
     potentials, activations, before, rows = block_outputs(snn, x), block_outputs(ann, x), snn.time_steps, []
     for cut in cuts.itertuples():

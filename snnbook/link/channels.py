@@ -55,7 +55,7 @@ def arrived(x: Tensor, loss: float, packet_bits: int = 1024, generator: Generato
         generator: random numbers.
     """
     check("loss", loss, 0 <= loss <= 1, "0 to 1")
-    check("packet_bits", packet_bits, packet_bits >= 1, "at least 1")
+    check("packet_bits", packet_bits, packet_bits >= 1 and packet_bits % 1 == 0, "a whole number, at least 1")
     check("shape of x", tuple(x.shape), x.ndim >= 3, "[..., C, H, W]")
     bits = math.prod(x.shape[-3:])
     kept = _uniform((*x.shape[:-3], -(-bits // packet_bits)), x, generator) >= loss
@@ -72,9 +72,15 @@ def byte_erasure(x: Tensor, loss: float, generator: Generator | None = None) -> 
     return packet_erasure(x, loss, 8, generator)
 
 
+def from_decibels(name: str, value: float) -> float:
+    """10^(``value`` / 10); ``value`` is -300 to 300 dB, else a ValueError says so under ``name``."""
+    check(name, value, -300 <= value <= 300, "-300 to 300 dB")
+    return 10 ** (value / 10)
+
+
 def bpsk_ber(ebn0_db: float) -> float:
     """Bit error rate of BPSK with a hard decision: Q(√(2γ)) = ½ erfc(√γ), γ = 10^(Eb/N0 in dB / 10)."""
-    return 0.5 * float(erfc(math.sqrt(10 ** (ebn0_db / 10))))
+    return 0.5 * float(erfc(math.sqrt(from_decibels("ebn0_db", ebn0_db))))
 
 
 def bpsk_ebn0_db(ber: float) -> float:
@@ -84,7 +90,7 @@ def bpsk_ebn0_db(ber: float) -> float:
 
 
 def _bpsk(x: Tensor, ebn0_db: float, generator: Generator | None) -> tuple[Tensor, float]:
-    gamma = 10 ** (ebn0_db / 10)
+    gamma = from_decibels("ebn0_db", ebn0_db)
     return 2 * x.float() - 1 + _normal(x, generator) / math.sqrt(2 * gamma), gamma
 
 
@@ -101,8 +107,8 @@ def awgn_soft(x: Tensor, ebn0_db: float, generator: Generator | None = None) -> 
 
 def analogue(x: Tensor, snr_db: float, generator: Generator | None = None) -> Tensor:
     """Features ``x`` [..., C, H, W] plus white noise of their own mean power (of each map), less ``snr_db``."""
-    power = x.detach().square().mean((-3, -2, -1), keepdim=True)
-    return x + (_normal(x, generator) * (power / 10 ** (snr_db / 10)).sqrt()).to(x.dtype)
+    power = x.detach().square().mean((-3, -2, -1), keepdim=True) / from_decibels("snr_db", snr_db)
+    return x + (_normal(x, generator) * power.sqrt()).to(x.dtype)
 
 
 #: Channel name → (function, one line of help). The second argument of a function is its level of noise.

@@ -12,6 +12,7 @@ the library ``constriction`` (Bamler 2022).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -107,7 +108,7 @@ class SpikeModel:
         check_choice("context", found["context"], CONTEXTS)
         check_choice("bits", found["bits"], (8, 16))
         memory = found["memory"]
-        check("memory", memory, memory is None or isinstance(memory, float | int) and memory > 0, "None or above 0")
+        check_memory(memory)
         shape = tuple(found["shape"])
         fits = len(shape) == 3 and all(isinstance(n, int) and 1 <= n < 2**16 for n in shape)
         check("shape", shape, fits, "(C, H, W), each 1 to 65535")
@@ -119,6 +120,12 @@ class SpikeModel:
     def to_bytes(self) -> bytes:
         """The probabilities, ``bits`` each, as little-endian integers: the side information of this model."""
         return self.levels.astype(f"<u{self.bits // 8}").tobytes()
+
+
+def check_memory(memory: object) -> None:
+    """Refuse what is neither None nor a positive, finite number (ValueError)."""
+    number = isinstance(memory, float | int) and 0 < memory < math.inf
+    check("memory", memory, memory is None or number, "None or a positive, finite number")
 
 
 def fit(spikes: Tensor, context: str = "previous", bits: int = 16, memory: float | None = None) -> SpikeModel:
@@ -135,7 +142,7 @@ def fit(spikes: Tensor, context: str = "previous", bits: int = 16, memory: float
     """
     check_choice("context", context, CONTEXTS)
     check_choice("bits", bits, (8, 16))
-    check("memory", memory, memory is None or memory > 0, "None or a positive number")
+    check_memory(memory)
     check("shape of spikes", tuple(spikes.shape), spikes.ndim == 5 and spikes.numel() > 0, "[T, N, C, H, W]")
     maps, rule = _bits(spikes), CONTEXTS[context]
     shape = maps.shape[2:]
@@ -350,7 +357,7 @@ class Penalty(nn.Module):
 
     def __init__(self, weight: float, kind: str = "entropy"):
         super().__init__()
-        check("weight", weight, weight >= 0, "0 or more")
+        check("weight", weight, 0 <= weight < math.inf, "0 or more, finite")
         check_choice("kind", kind, ("rate", "entropy"))
         self.weight, self.kind = weight, kind
 
