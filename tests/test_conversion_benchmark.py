@@ -135,6 +135,9 @@ def test_energy_of_both_accounts():
     table = sums.with_energy(rows(), 100.0, "45nm_fp32")
     assert table["ratio"].iloc[2] == pytest.approx(energy_ratio(5, 40, 100))
     assert table["all_ratio"].iloc[2] == pytest.approx((5 * 4.6 + 80 * 0.9) / 460)
+    assert "fair_ratio" not in table
+    fair = sums.with_energy(rows(), 100.0, "45nm_fp32", within=80.0)["fair_ratio"]
+    assert fair.iloc[2] == pytest.approx((5 * 4.6 + 80 * 0.9) / (80 * 4.6))
 
 
 def test_recorded_runs_of_one_notebook_in_order(tmp_path):

@@ -46,7 +46,8 @@ def test_layers_agree_with_the_counters(small, batches):
     assert connections["mac"].tolist() == [counted["stem", "mac"], 0]
     assert connections["ac"].tolist() == [0, pytest.approx(counted["head.1", "ac"])]
     assert connections["macs"].tolist() == [16 * 9 * 2, 24]
-    np.testing.assert_allclose(connections["per_connection"], connections["ac"] / connections["macs"])
+    assert connections["within"].tolist() == [10 * 10 * 2, 24]  # 4 + 3 + 3 of 3 · 4 taps along each axis
+    np.testing.assert_allclose(connections["per_connection"], connections["ac"] / connections["within"])
     # each spike passes the pool and meets three connections
     assert connections["ac"].iloc[1] == pytest.approx(3 * neurons["spikes"].iloc[0] / 6)
 

@@ -270,6 +270,22 @@ def test_other_parameters_run_and_leave_a_manifest(path, tmp_path):
     assert not list(out.glob("*.part"))
 
 
+#: One point, which correlates with nothing, and a network that is silent behind its first layers.
+FEW = {
+    "13_conversion_benchmark": {"methods": ["qcfs"], "time_steps": [4]},
+    "14_conversion_energy": {"methods": ["qc"], "time_steps": [2]},
+}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_one_method_at_one_time_is_enough(name, tmp_path):
+    given = OTHER[name] | FEW[name] | {"out_dir": str(tmp_path / "run")}
+    path = next(path for path in NOTEBOOKS if path.stem == name)
+    out = str(tmp_path / "out.ipynb")
+    papermill.execute_notebook(str(path), out, given, progress_bar=False, kernel_name="python3", cwd=str(path.parent))
+    assert (tmp_path / "run" / "run.json").exists()
+
+
 #: A chapter of each part that trains.
 WITH_OWN_DATA = ["13_conversion_benchmark", "21_split_prune_tradeoffs", "30_split_points"]
 

@@ -21,7 +21,7 @@ from ..energy import ENERGY_MODELS, count_operations, energy_ratio
 from ..memory import memory_joules
 from ..neurons import spiking_layers
 from ..record import FiringRates, observe
-from ..syops import equation_18
+from ..syops import dense_connections, equation_18
 
 
 def layers(snn: nn.Module, batches, shape: tuple[int, int, int]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -34,16 +34,18 @@ def layers(snn: nn.Module, batches, shape: tuple[int, int, int]) -> tuple[pd.Dat
 
     Returns:
         Neurons: ``layer``, ``spikes`` (of all images), ``rate`` (spikes per neuron, step and image). Connections:
-        ``layer``, ``macs`` of the ANN, ``mac``, ``ac`` per image, ``per_connection`` (accumulates for each MAC).
+        ``layer``, ``macs`` of the ANN, ``within`` (those that are not on padding), ``mac``, ``ac`` per image,
+        ``per_connection`` (accumulates for each connection within the input, as no spike comes from padding).
     """
     rates = FiringRates()
     with torch.no_grad(), observe(snn, neuron=rates):
         operations = count_operations(snn, batches).query("part == 'connection'")
     table = count(snn, shape)[["layer", "macs"]]
+    table["within"] = dense_connections(copy.deepcopy(snn).cpu(), shape)["within"]
     for kind in ("mac", "ac"):
         sums = operations[operations["kind"] == kind].groupby("layer")["operations"].sum()
         table[kind] = table["layer"].map(sums).fillna(0.0)
-    return rates.table(), table.assign(per_connection=table["ac"] / table["macs"])
+    return rates.table(), table.assign(per_connection=table["ac"] / table["within"])
 
 
 def readings(connections: pd.DataFrame, rate: float, time_steps: int, model: str = "45nm_fp32") -> pd.DataFrame:

@@ -11,19 +11,22 @@ from ..energy import energy_ratio
 from ..runs import ROOT, recorded
 
 
-def with_energy(table: pd.DataFrame, ann_mac: float, model: str) -> pd.DataFrame:
+def with_energy(table: pd.DataFrame, ann_mac: float, model: str, within: float | None = None) -> pd.DataFrame:
     """``table`` with E_SNN/E_ANN: ``ratio`` as papers count, ``all_ratio`` with everything.
 
     Args:
         table: from :func:`snnbook.experiments.conversion_benchmark.benchmark`.
         ann_mac: MACs of the ANN, padding included as is usual.
         model: name in ``ENERGY_MODELS``.
+        within: MACs of the ANN without those on padding, which spikes never meet. With it there is ``fair_ratio`` too,
+            everything against an ANN that skips padding as the spiking network does.
     """
     rows = table.itertuples()
     both = [
         (energy_ratio(r.mac, r.ac, ann_mac, model), energy_ratio(r.all_mac, r.all_ac, ann_mac, model)) for r in rows
     ]
-    return table.assign(ratio=[a for a, _ in both], all_ratio=[b for _, b in both])
+    table = table.assign(ratio=[a for a, _ in both], all_ratio=[b for _, b in both])
+    return table if within is None else table.assign(fair_ratio=table["all_ratio"] * ann_mac / within)
 
 
 def over_time(table: pd.DataFrame, column: str = "accuracy", scale: float = 100.0) -> pd.DataFrame:
