@@ -62,7 +62,7 @@ def split_price(answer):
     def bytes_for_bits(joules, payload, image):
         return joules / (image - payload) if payload < image else math.inf
 
-    cases = [(3.3e-3, 64, 3072), (1e-4, 1024, 3072), (5e-3, 2048, 150_528), (1e-3, 8192, 3072)]
+    cases = [(3.067e-3, 64, 3072), (1e-4, 1024, 3072), (5e-3, 2048, 150_528), (1e-3, 8192, 3072)]
     mistakes = {"The price is that of a bit, not of a byte.": bytes_for_bits}
     close(answer, reference, cases, "In joules a bit; math.inf if the cut never saves.", mistakes, atol=0.0)
 
