@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,13 +12,14 @@ from scipy.stats import entropy
 from tiny import blobs, same_state
 
 from snnbook import params
-from snnbook.bottleneck.codec import compress
+from snnbook.bottleneck.codec import compress, head
 from snnbook.bottleneck.selection import Candidate
+from snnbook.bottleneck.sizes import pack_codes
 from snnbook.experiments import noisy_links as nl
 from snnbook.experiments.samples import spread
 from snnbook.experiments.spike_bottlenet import experiment
-from snnbook.link.channels import Noisy, bsc, channel
-from snnbook.link.coding import Penalty, fit, sizes
+from snnbook.link.channels import Noisy, analogue, bsc, channel
+from snnbook.link.coding import Penalty, encode, fit, sizes
 from snnbook.link.messages import HEADER_BYTES
 from snnbook.link.protection import Protection
 
@@ -40,13 +42,14 @@ def nets(e):
     noise = channel("bsc", ber=0.1)
     return {
         "spikes": nl.spiking(e, CUT), "noise": nl.spiking(e, CUT, noise), "mask": nl.masked(e, CUT, 0.5),
-        "1 bit": nl.one_bit(e, CUT), "1 bit, noise": nl.one_bit(e, CUT, noise),
+        "1 bit": nl.codes(e, CUT), "1 bit, noise": nl.codes(e, CUT, 1, noise), "4 bits": nl.codes(e, CUT, 4),
     }  # fmt: skip
 
 
 def test_all_contenders_send_equally_many_bits(e, nets):
-    for net in nets.values():
+    for name, net in nets.items():
         spikes = nl.sent(net, e)
+        assert len(spikes) == {"4 bits": 4}.get(name, 1 if "bit" in name else 2)
         assert spikes.dtype == torch.uint8 and set(spikes.unique().tolist()) <= {0, 1}
         assert 0.1 < spikes.float().mean() < 0.9 and spikes.float().var(1).mean() > 0.1  # they differ by sample
         assert spikes.shape[1] == len(e.data.test) and nl.bits_sent(net, spikes) == 64
@@ -61,7 +64,7 @@ def test_training_with_noise_makes_another_network_from_the_same_start(e, nets):
     assert same_state(nl.spiking(e, CUT, channel("bsc", ber=0.1)), nets["noise"])  # out of the cache
 
 
-@pytest.mark.parametrize("name", ["spikes", "noise", "mask", "1 bit", "1 bit, noise"])
+@pytest.mark.parametrize("name", ["spikes", "noise", "mask", "1 bit", "1 bit, noise", "4 bits"])
 def test_halves_answer_like_the_whole_network(e, nets, name):
     net, x = nets[name].eval(), e.data.normalise(e.data.test.x)
     with torch.no_grad():
@@ -69,6 +72,57 @@ def test_halves_answer_like_the_whole_network(e, nets, name):
     assert torch.allclose(nl.answers(net, nl.sent(net, e)), whole if whole.ndim == 3 else whole[None], atol=1e-5)
     table = nl.sweep({name: net}, e, [channel("bsc", ber=0.0)], draws=1)
     assert table["accuracy"].item() == pytest.approx(e.accuracy(net))
+
+
+def test_codes_go_out_as_bit_planes(e, nets):
+    """Against the codes themselves, as they are packed; an element of eight bits is the whole payload here."""
+    net = nl.codes(e, CUT, 8)
+    device = head(net).eval()
+    with torch.no_grad():
+        values = device(e.data.normalise(e.data.test.x))
+    codes, planes = device.body.encoder[-1].codes(values), nl.sent(net, e)
+    for n, one in enumerate(codes):
+        bits = planes[:, n].movedim(0, -1).flatten()  # all bits of an element one behind the other
+        assert np.packbits(bits.numpy()).tobytes() == pack_codes(one, 8)
+    assert nl.bits_sent(net, planes) == 8 * codes[0].numel() == 128 and planes.float().mean() > 0.1
+    flipped = nl.sweep({"8 bits": net}, e, [channel("bsc", ber=x) for x in (0.0, 0.5)], draws=4)
+    at = flipped.groupby("level")["accuracy"].mean()
+    assert at[0.0] == pytest.approx(e.accuracy(net)) and set(flipped["bits"]) == {128}
+
+
+def test_amplitudes_of_codes_through_noise(e, nets):
+    """Without noise the network's own accuracy; the ratio of an element is that of its bits and of BPSK together."""
+    table = nl.unquantised(nets["4 bits"], e, [-100.0, 100.0], draws=2, seed=3)
+    assert table["level"].tolist() == [-100.0] * 2 + [100.0] * 2 and set(table["channel"]) == {"analogue"}
+    assert table["accuracy"].iloc[-1] == pytest.approx(e.accuracy(nets["4 bits"]))
+    values = nl.put_out(nets["4 bits"], e)
+    received = analogue(values, -100 + 10 * math.log10(8), torch.Generator().manual_seed(3))
+    logits = nl.answers_to_values(nets["4 bits"], received)
+    assert table["accuracy"].iloc[0] == nl.right(logits, e.data.test.y)
+
+
+@pytest.mark.parametrize(
+    "cut, keep, message",
+    [
+        (Candidate(3, 2, 1, 2), 1.0, r"split_point = 3 is not allowed: 1 to 2"),
+        (Candidate(2, 2, 3, 2), 1.0, r"stride = 3 is not allowed: a divisor of 4 and 4"),
+        (Candidate(2, 33, 1, 2), 1.0, r"channels = 33 is not allowed: 1 to 32, the channels behind block 2"),
+        (Candidate(2, 8, 1, 5), 1.0, r"time_steps = 5 is not allowed: 1 to 4 for 8 of 32 channels"),
+        (Candidate(2, 8, 1, 2), 0.2, r"keep = 0.2 is not allowed: at least 0.25 for 8 of 32 channels"),
+    ],
+)
+def test_cuts_that_do_not_fit_are_refused_by_name(e, cut, keep, message):
+    nl.check_cut(e, Candidate(2, 8, 1, 4), 0.25)
+    with pytest.raises(ValueError, match=message):
+        nl.check_cut(e, cut, keep)
+
+
+def test_a_sample_without_coded_bytes_has_no_bit_to_flip():
+    model = fit(torch.zeros(2, 500, 1, 2, 2), "tensor")
+    spikes = torch.cat([torch.zeros(2, 1, 1, 2, 2), torch.ones(2, 1, 1, 2, 2)], 1)
+    assert len(encode(spikes[:, 0], model)) == 0 < len(encode(spikes[:, 1], model))
+    table = nl.damage(spikes, model)
+    assert table.loc[0].isna().all() and 0 <= table.loc[1, "bit"] < 1
 
 
 def test_a_sweep_is_the_mean_over_draws_of_what_arrives(e, nets):
@@ -98,6 +152,19 @@ def test_a_mask_keeps_its_share_and_is_the_same_on_both_sides(e, nets):
 def test_names_of_noise_levels():
     assert str(nl.noise("bsc", 0.1)) == "bsc(ber=0.1)" and str(nl.noise("awgn", 3)) == "awgn(ebn0_db=3)"
     assert str(nl.noise("byte_erasure", 0.5)) == "byte_erasure(loss=0.5)"
+
+
+def test_recorded_sweeps_are_means_over_draws_by_level():
+    sweep = pd.DataFrame({"network": "spikes", "bits": 64, "channel": "bsc", "level": [0.0, 0.1, 0.1],
+                          "draw": [0, 0, 1], "accuracy": [0.9, 0.6, 0.8]})  # fmt: skip
+    coded = pd.DataFrame({"network": "jpeg", "rate": 0.5, "bits": 900.0, "level": [0.1], "accuracy": [0.25]})
+    manifest = {"parameters": {"dataset": "cifar100", "width": 0.25}}
+    table = nl.recorded_sweeps({"short": (manifest, {"sweep": sweep, "coded": coded})})
+    assert list(table.columns) == ["run", "dataset", "width", "network", "bits", "channel", "0", "0.1"]
+    assert table["network"].tolist() == ["spikes", "jpeg, code of rate 0.5"] and set(table["run"]) == {"short"}
+    assert table.loc[0, ["0", "0.1"]].tolist() == pytest.approx([90, 70])
+    assert math.isnan(table.loc[1, "0"]) and table.loc[1, "0.1"] == pytest.approx(25)
+    assert nl.recorded_sweeps({}).empty
 
 
 def test_packets_that_arrive_right_by_the_binomial_law():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -94,18 +94,20 @@ def spiking(e: SpikeBottleNet, candidate: Candidate, channel: Channel | None = N
     return _tuned(_with(net, *([Penalty(penalty)] if penalty else []), Noisy(channel)), e)
 
 
-def one_bit(e: SpikeBottleNet, candidate: Candidate, channel: Channel | None = None) -> Network:
-    """The ANN with a one-bit BottleNet++ of T times the channels, so as many bits as the spikes of ``candidate``.
+def codes(e: SpikeBottleNet, candidate: Candidate, bits: int = 1, channel: Channel | None = None) -> Network:
+    """The ANN with a BottleNet++ of ``bits`` bits an element, and as many bits in all as the spikes of ``candidate``.
 
-    Trained in BottleNet++'s three steps, the last two with ``channel`` behind the encoder.
+    It has T / ``bits`` times the channels; where that is no whole number the next below, but one at least. Trained in
+    BottleNet++'s three steps, the last two with ``channel`` behind the encoder.
 
     Raises:
         ValueError: if the map at the split point does not have so many channels.
     """
     split_point, channels, stride, T = candidate
+    wide = max(1, channels * T // bits)
     if channel is None:
-        return e.bottlenet(split_point, channels * T, stride, 1)[0]
-    net, _ = baseline.compress(e.ann(), e.data.shape, split_point, channels * T, stride, bits=1, seed=e.seed)
+        return e.bottlenet(split_point, wide, stride, bits)[0]
+    net, _ = baseline.compress(e.ann(), e.data.shape, split_point, wide, stride, bits=bits, seed=e.seed)
     net = _with(net, Noisy(channel))
     with baseline.frozen(net):
         trained(net, e.data, replace(e.codec_training, seed=e.seed), device=e.device)
@@ -126,6 +128,26 @@ def masked(e: SpikeBottleNet, candidate: Candidate, keep: float = 0.25, channel:
     return _tuned(net, e)
 
 
+def check_cut(e: SpikeBottleNet, candidate: Candidate, keep: float = 1.0) -> None:
+    """Refuse a cut at which one of the networks of this module cannot be built, before anything is trained.
+
+    Args:
+        e: experiment.
+        candidate: split point, channels, stride, T.
+        keep: see :func:`masked`.
+
+    Raises:
+        ValueError: with the name of the parameter.
+    """
+    points, (split_point, channels, stride, T) = e.points().set_index("split_point"), candidate
+    check("split_point", split_point, split_point in points.index, f"1 to {len(points)}")
+    C, height, width = (int(n) for n in points.loc[split_point, ["channels", "height", "width"]])
+    check("stride", stride, height % stride == 0 and width % stride == 0, f"a divisor of {height} and {width}")
+    check("channels", channels, channels <= C, f"1 to {C}, the channels behind block {split_point}")
+    check("time_steps", T, channels * T <= C, f"1 to {C // channels} for {channels} of {C} channels")
+    check("keep", keep, round(channels / keep) <= C, f"at least {channels / C:g} for {channels} of {C} channels")
+
+
 def bits_sent(net: Network, spikes: Tensor) -> int:
     """Bits of one sample of ``spikes`` [T, N, c', h', w'] on the link: those that no :class:`Mask` leaves out."""
     masks = [m for m in net.modules() if isinstance(m, Mask)]
@@ -133,20 +155,52 @@ def bits_sent(net: Network, spikes: Tensor) -> int:
 
 
 def sent(net: Network, e: SpikeBottleNet, split: str | Split = "test") -> Tensor:
-    """Bits that the device sends of every sample of a split, uint8 [T, N, c', h', w']; T is 1 for an ANN."""
+    """Bits that the device sends of every sample of a split, uint8 [T, N, c', h', w'].
+
+    Codes of an ANN are bit planes, the highest first: there T stands for the bits of an element.
+    """
+    values = put_out(net, e, split)
+    return values.to(torch.uint8) if net.time_steps else _planes(quantiser(net).codes(values), quantiser(net).bits)
+
+
+def put_out(net: Network, e: SpikeBottleNet, split: str | Split = "test") -> Tensor:
+    """What the encoder puts out of every sample of a split: spikes [T, N, c', h', w'], or values of codes [N, ...]."""
     device = head(net).eval().to(pick_device(e.device))
     with torch.no_grad():
         parts = [device(x).cpu() for x, _ in e.data.batches(split, BATCH, device=pick_device(e.device))]
-    return torch.cat([p if p.ndim == 5 else p[None] for p in parts], 1).to(torch.uint8)
+    return torch.cat(parts, 1 if net.time_steps else 0)
+
+
+def quantiser(net: Network) -> baseline.Quantise:
+    """What makes codes at the end of the encoder of an ANN."""
+    return next(m for m in net.body.encoder if isinstance(m, baseline.Quantise))
+
+
+def _planes(codes: Tensor, bits: int) -> Tensor:
+    """Codes [...] as bits [b, ...], the highest first."""
+    return torch.stack([codes >> k & 1 for k in reversed(range(bits))])
+
+
+def _values(planes: Tensor) -> Tensor:
+    """Bits [b, ...] as the values of codes [...], 0 to 1; of probabilities of bits what is expected."""
+    weights = 2.0 ** torch.arange(len(planes) - 1, -1, -1, device=planes.device)
+    return torch.tensordot(weights, planes.float(), 1) / (2 ** len(planes) - 1)
 
 
 def answers(net: Network, received: Tensor, device: str = "cpu") -> Tensor:
-    """Logits [T, N, K] of the server for bits [T, N, c', h', w'] as they were received; T is 1 for an ANN."""
+    """Logits [T, N, K] of the server for bits [T, N, c', h', w'] as they were received; of an ANN [1, N, K]."""
+    if net.time_steps is None:
+        return answers_to_values(net, _values(received), device)
     server = tail(net).eval().to(device)
     with torch.no_grad():
-        if net.time_steps is None:
-            return torch.cat([server(part.float().to(device)).cpu() for part in received[0].split(BATCH)])[None]
         return torch.cat([server(part.float().to(device)).cpu() for part in received.split(BATCH, 1)], 1)
+
+
+def answers_to_values(net: Network, values: Tensor, device: str = "cpu") -> Tensor:
+    """Logits [1, N, K] of the server of an ANN for values [N, c', h', w'] as they were received."""
+    server = tail(net).eval().to(device)
+    with torch.no_grad():
+        return torch.cat([server(part.float().to(device)).cpu() for part in values.split(BATCH)])[None]
 
 
 def right(logits: Tensor, y: Tensor) -> float:
@@ -180,6 +234,56 @@ def sweep(
                 reached = right(answers(net, received, device), y)
                 rows.append((name, bits, link.name, level, draw, reached))
     return pd.DataFrame(rows, columns=["network", "bits", "channel", "level", "draw", "accuracy"])
+
+
+def unquantised(
+    net: Network, e: SpikeBottleNet, ebn0_db: Sequence[float], draws: int = 3, seed: int = 0
+) -> pd.DataFrame:
+    """Test accuracy of an ANN whose elements go out as amplitudes through white noise, and not as bits.
+
+    An element has the energy of its b bits, so that its signal-to-noise ratio is 2b·Eb/N0.
+
+    Args:
+        net: ANN with a codec.
+        e: the experiment it belongs to.
+        ebn0_db: Eb/N0 in dB.
+        draws: times that the whole test split is sent.
+        seed: of the first draw's noise.
+
+    Returns:
+        The columns of :func:`sweep` without ``network`` and ``bits``; ``level`` is Eb/N0.
+    """
+    values, rows, device = put_out(net, e), [], pick_device(e.device)
+    gain = 10 * math.log10(2 * quantiser(net).bits)
+    for level in ebn0_db:
+        link = channel("analogue", snr_db=level + gain)
+        for draw in range(draws):
+            received = link(values, Generator().manual_seed(seed + draw))
+            rows.append((link.name, level, draw, right(answers_to_values(net, received, device), e.data.test.y)))
+    return pd.DataFrame(rows, columns=["channel", "level", "draw", "accuracy"])
+
+
+def recorded_sweeps(found: Mapping[str, tuple[dict, dict]]) -> pd.DataFrame:
+    """Accuracies of recorded runs of chapter 34, bare and coded; empty without runs.
+
+    Args:
+        found: name to manifest and tables, from :func:`snnbook.experiments.conversion_tables.recorded_runs`.
+
+    Returns:
+        Columns ``run``, ``dataset``, ``width``, ``network`` (with the rate of its code), ``bits``, ``channel``, and one
+        for each level of noise (its number as text): mean test accuracy, %, nan where a run does not have it.
+    """
+    parts = []
+    for name, (manifest, tables) in found.items():
+        given, coded = manifest["parameters"], tables["coded"]
+        named = coded["network"] + ", code of rate " + coded["rate"].map("{:g}".format)
+        about = {"run": name, "dataset": given["dataset"], "width": given["width"]}
+        parts += [tables["sweep"].assign(**about), coded.assign(network=named, channel="bsc", **about)]
+    if not parts:
+        return pd.DataFrame()
+    keys = ["run", "dataset", "width", "network", "bits", "channel"]
+    wide = 100 * pd.concat(parts).groupby([*keys, "level"], sort=False)["accuracy"].mean().unstack("level")
+    return wide[sorted(wide.columns)].rename(columns="{:g}".format).reset_index().rename_axis(columns=None)
 
 
 def packets_right(code: Protection, ber: float, packets: int, seed: int = 0) -> float:
@@ -355,11 +459,13 @@ def damage(spikes: Tensor, model: SpikeModel, seed: int = 0) -> pd.DataFrame:
 
     Returns:
         Columns ``bit`` (share of the payload before it), ``wrong`` (share of the sample's spikes that are wrong after
-        decoding; nan where the decoder refused).
+        decoding; nan where the decoder refused). Both are nan of a sample whose code is empty: there is no bit to flip.
     """
     rng, rows = np.random.default_rng(seed), []
     for one in spikes.transpose(0, 1):
-        data = bytearray(encode(one, model))
+        if not (data := bytearray(encode(one, model))):
+            rows.append((math.nan, math.nan))
+            continue
         bit = int(rng.integers(8 * len(data)))
         data[bit // 8] ^= 0x80 >> bit % 8
         try:

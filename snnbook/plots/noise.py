@@ -15,6 +15,7 @@ NETWORK_NAMES = {
     "mask": "random part of a wider map",
     "1 bit": "1-bit ANN",
     "1 bit, noise": "1-bit ANN, trained with noise",
+    "8 bits": "8-bit ANN",
     "sparse": "spikes, trained with a price on bits",
 }
 
