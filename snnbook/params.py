@@ -165,6 +165,11 @@ def device_field() -> Any:
     return field("auto", "where to compute: auto or cpu or cuda", choices=("auto", "cpu", "cuda"))
 
 
+def repeats_field() -> Any:
+    """The common parameter ``repeats``."""
+    return field(1, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
+
+
 def data_dir_field() -> Any:
     """The common parameter ``data_dir``."""
     return field("", "folder of the data set; empty means the environment variable SNNBOOK_DATA or a user folder")
@@ -321,7 +326,7 @@ class ConvertedNetworks(Params):
                             low=1, high=50000)  # fmt: skip
     samples: int = field(64, "test images over which spikes and operations are counted", low=1, high=50000)
     energy_model: str = field("45nm_fp32", "energy model of the figures", choices=("45nm_fp32", "45nm_int8", "rolls"))
-    repeats: int = field(1, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
+    repeats: int = repeats_field()
     seed: int = seed_field()
     device: str = device_field()
     out_dir: str = out_dir_field()
@@ -388,8 +393,11 @@ class Speed(Params):
 
 
 @dataclass(frozen=True)
-class SplitNetworks(Params):
-    """What the chapters on EC-SNN share; with equal values they share the trained networks too."""
+class PrunedNetworks(Params):
+    """What all chapters on EC-SNN share: a network, and how it is split and pruned; nothing is retrained or fused.
+
+    With equal values they share the trained networks too.
+    """
 
     dataset: str = field("digits", "data set by its name in snnbook.data")
     data_dir: str = data_dir_field()
@@ -402,35 +410,43 @@ class SplitNetworks(Params):
     min_filters: int = field(4, "filters that every convolution keeps at least", low=1, high=4096)
     partition: str = field("contiguous", "how classes are dealt out to devices",
                            choices=("contiguous", "kmeans", "joint"))  # fmt: skip
-    fusion: str = field("mlp", "how the server fuses features", choices=("mlp", "logit_average", "probe"))
     warm_epochs: int = field(12, "epochs of the unsplit network with one time step", low=1, high=1000)
     epochs: int = field(3, "epochs of the unsplit network with all time steps", low=1, high=1000)
-    rewarm_epochs: int = field(10, "epochs of each pruned sub-model with one time step", low=0, high=1000)
-    retrain_epochs: int = field(3, "epochs of each pruned sub-model with all time steps", low=1, high=1000)
-    fusion_epochs: int = field(6, "epochs of the fusion", low=1, high=1000)
     lr: float = field(0.1, "peak learning rate with one time step", low=1e-6, high=10)
     tune_lr: float = field(0.02, "peak learning rate with all time steps", low=1e-7, high=10)
-    retrain_lr: float = field(0.1, "peak learning rate of the sub-models", low=1e-7, high=10)
-    fusion_lr: float = field(0.001, "peak learning rate of the fusion (Adam)", low=1e-7, high=10)
-    views: int = field(0, "augmented copies of the training images that the fusion also sees", low=0, high=100)
-    feature_dropout: float = field(0.1, "probability that training hides a device from the fusion", low=0, high=0.9)
     label_smoothing: float = field(0.1, "label smoothing of all trainings", low=0, high=0.9)
     batch_size: int = field(64, "samples of a training batch", low=1, high=65536)
     augment: str = field("crop1", "augmentation of images by names in snnbook.augment or empty for none")
     calibration: int = field(100, "training samples set apart for statistics", low=1, high=50000)
     validation: int = field(200, "training samples set apart to choose the best epoch", low=1, high=50000)
-    samples: int = field(100, "test samples over which spikes and operations are counted", low=1, high=100000)
-    energy_model: str = field("45nm_fp32", "energy model of the figures", choices=("45nm_fp32", "45nm_int8", "rolls"))
     seed: int = seed_field()
     device: str = device_field()
     out_dir: str = out_dir_field()
 
 
 @dataclass(frozen=True)
-class RepeatedSplitNetworks(SplitNetworks):
-    """What the chapters on EC-SNN share that train more than one network of a kind."""
+class SplitNetworks(PrunedNetworks):
+    """What the chapters on EC-SNN share that retrain sub-models and fuse them."""
 
-    repeats: int = field(1, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
+    fusion: str = field("mlp", "how the server fuses features", choices=("mlp", "logit_average", "probe"))
+    rewarm_epochs: int = field(10, "epochs of each pruned sub-model with one time step", low=0, high=1000)
+    retrain_epochs: int = field(3, "epochs of each pruned sub-model with all time steps", low=1, high=1000)
+    fusion_epochs: int = field(6, "epochs of the fusion", low=1, high=1000)
+    retrain_lr: float = field(0.1, "peak learning rate of the sub-models", low=1e-7, high=10)
+    fusion_lr: float = field(0.001, "peak learning rate of the fusion (Adam)", low=1e-7, high=10)
+    views: int = field(0, "augmented copies of the training images that the fusion also sees", low=0, high=100)
+    feature_dropout: float = field(0.1, "probability that training hides a device from the fusion", low=0, high=0.9)
+    samples: int = field(100, "test samples over which spikes and operations are counted", low=1, high=100000)
+    energy_model: str = field("45nm_fp32", "energy model of the figures", choices=("45nm_fp32", "45nm_int8", "rolls"))
+
+
+@dataclass(frozen=True)
+class RepeatedSplitNetworks(SplitNetworks):
+    """What the chapters on EC-SNN share that train an ANN twin, and more than one network of a kind."""
+
+    ann_lr: float = field(0.02, "peak learning rate of the ANN twin, which gets as many epochs as the unsplit network",
+                          low=1e-7, high=10)  # fmt: skip
+    repeats: int = repeats_field()
 
 
 @dataclass(frozen=True)
@@ -473,7 +489,7 @@ def device_profiles() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Placement(SplitNetworks):
+class Placement(PrunedNetworks):
     """Chapter 22: devices, placements and what they decide."""
 
     notebook: ClassVar[str] = "22_placement"
@@ -524,10 +540,11 @@ class SensingModalities(RepeatedSplitNetworks):
 
 
 @dataclass(frozen=True)
-class ClassSpecificFilters(RepeatedSplitNetworks):
+class ClassSpecificFilters(PrunedNetworks):
     """Chapter 20: APoZ, masks, and what a network pruned for some classes still knows of others."""
 
     notebook: ClassVar[str] = "20_class_specific_filters"
+    repeats: int = repeats_field()
     zetas: list[float] = field(
         [80.0, 82.0, 84.0, 86.0, 88.0, 90.0, 92.0, 94.0, 96.0, 98.0],
         "pruning thresholds of the sweep in percent",

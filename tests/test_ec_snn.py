@@ -20,7 +20,14 @@ from snnbook.experiments.ec_snn import EcSnn, SplitPlan
 from snnbook.experiments.samples import spread
 from snnbook.models import build
 from snnbook.neurons import spiking_layers
-from snnbook.params import RepeatedSplitNetworks, SplitNetworks
+from snnbook.params import (
+    ClassSpecificFilters,
+    FusedInference,
+    Placement,
+    PrunedNetworks,
+    RepeatedSplitNetworks,
+    SplitNetworks,
+)
 from snnbook.record import firing_rates
 from snnbook.splitting.cost import latency_compute, latency_link
 from snnbook.splitting.devices import device
@@ -329,11 +336,35 @@ def test_parameters_make_the_experiment():
     assert (first.seed, second.seed, first.hide, first.time_steps) == (3, 4, 0.1, 5)
     common = {"batch_size": 64, "label_smoothing": 0.1, "loss": "mean_loss"}
     assert first.warm == Recipe(epochs=7, lr=0.2, augment="flip", **common)
+    assert first.ann_lr == p.ann_lr
     assert first.fuse == Recipe(epochs=6, lr=0.001, optimizer="adam", **common)
     audio = blobs(shape=SHAPE, kind="audio")
     assert ec_snn.experiment(p, audio, 0).retrain.augment == ""
     data = ec_snn.load_data(SplitNetworks(calibration=50, validation=70))
     assert (len(data.calibration), len(data.validation)) == (50, 70)
+
+
+@pytest.mark.parametrize("cls", [ClassSpecificFilters, Placement, FusedInference])
+def test_what_a_chapter_does_not_take_has_its_default(cls):
+    made, full = (ec_snn.experiment(p(lr=0.2), blobs(), 0) for p in (cls, RepeatedSplitNetworks))
+    assert (made.warm, made.retrain, made.rewarm, made.fuse) == (full.warm, full.retrain, full.rewarm, full.fuse)
+    assert (made.hide, made.ann_lr) == (full.hide, full.ann_lr)
+
+
+@pytest.mark.parametrize("cls", [ClassSpecificFilters, Placement])
+def test_chapters_that_retrain_nothing_take_no_parameters_of_retraining_or_fusion(cls):
+    idle = set(SplitNetworks.help()) - set(PrunedNetworks.help())
+    assert {"fusion", "retrain_lr", "views", "samples", "energy_model"} < idle and not idle & set(cls.help())
+
+
+def test_the_twin_has_a_rate_of_its_own_and_as_many_epochs_as_the_snn(monkeypatch):
+    made, seen = ec_snn.experiment(RepeatedSplitNetworks(ann_lr=0.04), blobs(shape=SHAPE), 3), []
+    monkeypatch.setattr(ec_snn, "trained", lambda net, data, recipe, **options: seen.append(recipe))
+    made.ann()
+    made.parent()
+    twin, *snn = seen
+    assert twin.lr == 0.04 and twin.epochs == sum(recipe.epochs for recipe in snn)
+    assert replace(twin, lr=snn[0].lr, epochs=snn[0].epochs) == snn[0]
 
 
 def test_choices_of_parameters_are_the_registries():

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 from tiny import blobs
 
 from snnbook import params
@@ -134,11 +137,40 @@ def test_a_split_is_one_row_of_accuracies_and_costs(e):
     row = modalities.split(e, plan, "probe", samples=10)
     assert row["n_devices"] == 2 and row["kind"] == e.data.kind and row["seed"] == 0
     assert all(0 <= row[k] <= 1 for k in ("ann", "unsplit", "fused"))
+    assert row["linear"] == modalities.linear_accuracy(e.data)
     assert row["largest_joules"] <= row["total_joules"] <= 2 * row["largest_joules"]
     assert row["largest_bits"] <= row["total_bits"] and row["largest_bits"] % T == 0
     assert row["input_bits"] == modalities.input_bits(e.data)
     table = costs(e, plan, 10).set_index("device")["joules"]
     assert row["features_joules"] == table["unsplit features"] < row["unsplit_joules"] == table["unsplit"]
+
+
+@pytest.mark.parametrize("kind, time, noise", [("image", None, 300.0), ("audio", 3, 80.0), ("events", 1, 300.0)])
+def test_the_linear_baseline_is_a_regularised_regression_on_mean_and_deviation_over_time(kind, time, noise):
+    shape = (T, 2, 5, 6) if kind == "events" else (2, 5, 6)
+    data = blobs(shape=shape, kind=kind, noise=noise)
+
+    def seen(x):
+        x = x.double().numpy()
+        parts = [x] if time is None else [x.mean(time), x.std(time)]
+        return np.concatenate([part.reshape(len(x), -1) for part in parts], 1)
+
+    train, test, y = seen(data.train.x), seen(data.test.x), data.train.y.numpy()
+    (m, s), k = (train.mean(0), train.std(0)), data.n_classes
+    train, test = (train - m) / s, (test - m) / s
+
+    def loss(flat):  # softmax regression: cross-entropy, and |W|²/2 over C
+        w, b = flat[:-k].reshape(-1, k), flat[-k:]
+        z = train @ w + b
+        p = np.exp(z - logsumexp(z, 1, keepdims=True))
+        error = p - np.eye(k)[y]
+        gradient = np.r_[(train.T @ error + w / 0.1).ravel(), error.sum(0)]
+        return (logsumexp(z, 1) - z[np.arange(len(y)), y]).sum() + (w**2).sum() / 0.2, gradient
+
+    found = minimize(loss, np.zeros((train.shape[1] + 1) * k), jac=True, method="L-BFGS-B").x
+    answers = (test @ found[:-k].reshape(-1, k) + found[-k:]).argmax(1)
+    expected = (answers == data.test.y.numpy()).mean()
+    assert 1 / k < expected and modalities.linear_accuracy(data) == pytest.approx(expected, abs=1.5 / len(answers))
 
 
 def recorded(dataset: str, n: list[int], fused: list[float], model: str = "vgg9"):
@@ -151,6 +183,9 @@ def test_recorded_runs_stand_beside_the_paper_and_missing_ones_say_so():
     table = modalities.beside_paper(found).set_index("paper's set")
     assert table.loc["GTZAN", ["unsplit", "N = 1", "N = 3"]].tolist() == pytest.approx([90, 80, 65])
     assert math.isnan(table.loc["GTZAN", "N = 5"]) and table.loc["GTZAN", "paper, N = 5"] == 87.30
+    assert table["linear"].isna().all()
+    found["a"][1]["splits"]["linear"] = 0.75
+    assert modalities.beside_paper(found).set_index("paper's set").loc["GTZAN", "linear"] == pytest.approx(75)
     assert table.loc["–", "here"] == "nmnist" and table.loc["–", "model"] == "vgg5 × 0.5"
     assert table.loc["Caltech101", "here"] == "caltech101: not recorded"
     assert math.isnan(table.loc["Caltech101", "unsplit"])

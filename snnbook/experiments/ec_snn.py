@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from ..data import Data, load
 from ..data.core import SPLITS
 from ..models import build
 from ..network import Network
-from ..params import RepeatedSplitNetworks, SplitNetworks
+from ..params import ClassSpecificFilters, PrunedNetworks, RepeatedSplitNetworks
 from ..splitting import devices
 from ..splitting.apoz import ClassZeros, class_zeros
 from ..splitting.cost import latency_compute, latency_link
@@ -60,6 +61,7 @@ class EcSnn:
         retrain: recipe of the sub-models.
         fuse: recipe of a fusion.
         rewarm: recipe of the sub-models with one time step, before ``retrain``; none by default, none for events.
+        ann_lr: peak learning rate of the ANN twin.
         hide: probability that training hides a device from the fusion.
         views: augmented copies of the training images that a fusion sees besides the images themselves.
         seed: of initial weights and of drawn samples.
@@ -77,6 +79,7 @@ class EcSnn:
     retrain: Recipe
     fuse: Recipe
     rewarm: Recipe | None = None
+    ann_lr: float = RepeatedSplitNetworks.ann_lr
     hide: float = 0.1
     views: int = 0
     seed: int = 0
@@ -126,8 +129,8 @@ class EcSnn:
         return self._trained(net, data, then)
 
     def ann(self) -> Network:
-        """The ANN twin with ReLU and max pooling, trained by ``warm`` at a tenth of its rate, or it may diverge."""
-        recipe = replace(self.warm, lr=self.warm.lr / 10)
+        """The ANN twin with ReLU and max pooling: as many epochs as the SNN in both trainings, at its own rate."""
+        recipe = replace(self.warm, lr=self.ann_lr, epochs=self.warm.epochs + self.tune.epochs)
         net = self.once("ann", lambda: self._trained(self._built("relu", pool="max"), self.data, recipe))
         return net.to(pick_device(self.device))
 
@@ -246,14 +249,15 @@ class EcSnn:
         return self._trained(net, self.features(plan), replace(self.fuse, lr=self.fuse.lr * FUSIONS[rule].pace))
 
 
-def load_data(p: SplitNetworks) -> Data:
+def load_data(p: PrunedNetworks) -> Data:
     """The data set of a chapter's parameters; its split does not depend on ``seed``."""
     options = {"time_steps": p.time_steps, "calibration": p.calibration, "validation": p.validation}
     return load(p.dataset, p.data_dir, **options)
 
 
-def experiment(p: SplitNetworks, data: Data, seed: int) -> EcSnn:
-    """The experiment of one ``seed`` with the parameters of a chapter on EC-SNN."""
+def experiment(p: PrunedNetworks, data: Data, seed: int) -> EcSnn:
+    """The experiment of one ``seed`` with a chapter's parameters; what the chapter does not take has its default."""
+    p = SimpleNamespace(**(RepeatedSplitNetworks().asdict() | p.asdict()))
     augment = p.augment if data.kind == "image" else ""
     common = {"batch_size": p.batch_size, "label_smoothing": p.label_smoothing, "loss": "mean_loss"}
     warm = Recipe(epochs=p.warm_epochs, lr=p.lr, augment=augment, **common)
@@ -264,16 +268,16 @@ def experiment(p: SplitNetworks, data: Data, seed: int) -> EcSnn:
     if p.rewarm_epochs:
         recipes["rewarm"] = replace(retrain, epochs=p.rewarm_epochs)
     options = {"hide": p.feature_dropout, "views": p.views if augment else 0, "seed": seed, "device": p.device}
-    options["hard_reset"] = p.hard_reset
+    options |= {"hard_reset": p.hard_reset, "ann_lr": p.ann_lr}
     return EcSnn(data, p.model, p.width, p.time_steps, **recipes, **options)
 
 
-def experiments(p: RepeatedSplitNetworks, data: Data) -> list[EcSnn]:
+def experiments(p: RepeatedSplitNetworks | ClassSpecificFilters, data: Data) -> list[EcSnn]:
     """One :class:`EcSnn` for each of the ``repeats`` seeds of a chapter's parameters."""
     return [experiment(p, data, seed) for seed in range(p.seed, p.seed + p.repeats)]
 
 
-def plan(p: SplitNetworks, e: EcSnn, **changes) -> SplitPlan:
+def plan(p: PrunedNetworks, e: EcSnn, **changes) -> SplitPlan:
     """The plan of a chapter's parameters; ``changes`` of n_devices, zeta, min_filters, partition or keep."""
     given = {n: getattr(p, n) for n in ("n_devices", "zeta", "min_filters", "partition")}
     return e.plan(**(given | changes))
