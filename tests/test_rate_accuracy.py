@@ -230,6 +230,23 @@ def run_of(blocks, cells):
     return {"parameters": {"blocks": blocks, "dataset": "cifar100", "width": 0.25}}, {"cells": cells}
 
 
+def test_all_published_backbones_stand_beside_the_recorded_ones():
+    cells = pd.DataFrame({"split_point": [2, 9, 16], "time_steps": [2, 2, 4], "backbone_accuracy": [0.5, 0.5, 0.625]})
+    run = run_of([3, 4, 6, 3], cells)
+    run[0]["parameters"]["model"] = "resnet50"
+    table = ra.literature({"short": run}).set_index(["method", "network"])
+    printed = papers.table("spikebottlenet_literature")
+    assert table.drop(columns="source").notna().sum().sum() == len(printed) + 4
+    assert list(table.columns) == ["T = 2", "T = 4", "T = 6", "source"]
+    for row in printed.itertuples():
+        assert table.loc[(row.method, row.model), f"T = {row.time_steps}"] == row.accuracy
+        assert table.loc[(row.method, row.model), "source"].startswith(row.source)
+    assert table.loc[("MS-ResNet", "ResNet-18"), "source"].endswith("; 75.06 to 76.41 by version")
+    assert table.loc[("SpikeBottleNet's backbone", "Spike-ResNet50")].tolist()[:2] == [74.69, 76.81]
+    assert table.loc[("short", "resnet50, width 0.25")].tolist()[:2] == [50, 62.5]
+    assert not table["source"].isin(["recorded"]).iloc[:-1].any() and len(ra.literature({})) == len(table) - 1
+
+
 def test_recorded_rows_stand_beside_the_printed_ones():
     cells = pd.DataFrame({"split_point": [2, 16, 16], "time_steps": [2, 2, 4], "drop": [0.01, 0.5, 0.02]})
     found = {"wide": run_of([3, 4, 6, 3], cells), "small": run_of([1, 1, 1, 1], cells)}

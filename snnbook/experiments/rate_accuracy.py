@@ -375,6 +375,34 @@ def recorded_cells(found: Mapping[str, tuple[dict, dict]]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
+def literature(found: Mapping[str, tuple[dict, dict]]) -> pd.DataFrame:
+    """Uncompressed spiking networks on CIFAR-100: published ones, and the backbones of recorded runs.
+
+    Args:
+        found: name to manifest and tables, from :func:`snnbook.experiments.conversion_tables.recorded_runs`.
+
+    Returns:
+        Columns ``method``, ``network``, one for each T as ``T = …`` (test accuracy, %, nan where there is none) and
+        ``source``.
+    """
+    spikes = published("spikebottlenet_table2").assign(method="SpikeBottleNet's backbone")
+    printed = pd.concat([published("spikebottlenet_literature"), spikes])
+    printed["source"] += [f"; {note}" if isinstance(note, str) else "" for note in printed["note"]]
+    columns = ["method", "model", "time_steps", "accuracy", "source"]
+    parts = [printed[printed["dataset"] == "CIFAR-100"][columns]]
+    for name, (manifest, tables) in found.items():
+        given = manifest["parameters"]
+        if given["dataset"] == "cifar100":
+            own = tables["cells"].groupby("time_steps", as_index=False)["backbone_accuracy"].first()
+            own["accuracy"] = 100 * own["backbone_accuracy"]
+            about = {"method": name, "model": f"{given['model']}, width {given['width']:g}", "source": "recorded"}
+            parts.append(own.assign(**about)[columns])
+    rows = pd.concat(parts).rename(columns={"model": "network"})
+    wide = rows.pivot_table(index=["method", "network", "source"], columns="time_steps", values="accuracy", sort=False)
+    wide = wide[sorted(wide.columns)].rename(columns="T = {:d}".format).reset_index().rename_axis(columns=None)
+    return wide[[c for c in wide.columns if c != "source"] + ["source"]]
+
+
 def largest(table: pd.DataFrame, time_steps: int) -> Candidate:
     """The candidate of most bytes among the spikes of :func:`rates` at one T.
 
