@@ -59,6 +59,27 @@ def test_bad_parameter_fails_in_the_next_cell_and_writes_nothing(path, tmp_path)
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "name, given, said",
+    [
+        ("30_split_points", {"split_points": [4, 17]}, "split_points = [17] is not allowed: 1 to 4"),
+        ("34_noisy_channels", {"keep": 0.05}, "keep = 0.05 is not allowed: at least 0.0625 for 8 of 128 channels"),
+        ("34_noisy_channels", {"model": "resnet20", "blocks": [1, 1, 1], "channels": 4}, "time_steps = 4"),
+    ],
+)
+def test_what_does_not_fit_the_network_fails_before_anything_is_trained(name, given, said, tmp_path):
+    path = next(p for p in NOTEBOOKS if p.stem == name)
+    out, given = tmp_path / "out.ipynb", {**given, "out_dir": str(tmp_path / "run")}
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        papermill.execute_notebook(
+            str(path), str(out), given, progress_bar=False, kernel_name="python3", cwd=str(path.parent)
+        )
+    assert error.value.ename == "ValueError" and said in error.value.evalue
+    executed = [c for c in cells(out) if c["cell_type"] == "code"]
+    failed = [i for i, c in enumerate(executed) if any(o["output_type"] == "error" for o in c["outputs"])]
+    assert "injected-parameters" in executed[failed[0] - 1]["metadata"].get("tags", [])
+
+
 #: Other parameters that keep a run short, by notebook.
 OTHER = {
     "01_spiking_neurons": {"threshold": 2.0, "time_steps": 12},
