@@ -265,13 +265,13 @@ def _source(activation: nn.Module) -> str:
 
 
 def _check_source(method: str, net: nn.Module, options: dict) -> None:
-    """ValueError for QC activations of another L than that of ``method``, or a shift to which its v(0) is not set."""
+    """ValueError for QC activations of another shift or L than those that ``method`` is made for."""
     rule = METHODS[method]
     shift = None if "potential" in options else {"qc": 0.0, "qcfs": 0.5}.get(rule.source)
     for name, activation in activations(net).items():
         if isinstance(activation, QuantClip):
             same = shift is None or activation.shift == shift
-            check(f"shift of {name}", activation.shift, same, f"{shift}, to which v(0) of {method} belongs")
+            check(f"shift of {name}", activation.shift, same, f"{shift}, for which {method} is made")
             levels = rule.levels in (None, activation.levels)
             check(f"levels of {name}", activation.levels, levels, f"{rule.levels}, with which {method} was published")
 
