@@ -276,7 +276,7 @@ class TwoStageConversion(Params):
     )
     time_steps: list[int] = field([1, 2, 4, 8, 16, 32, 64], "numbers of time steps T to measure", low=1, high=4096)
     calibrated_steps: list[int] = field(
-        [1, 2, 4, 8], "values of T for which Phase II calibrates a network each", low=1, high=4096
+        [1, 2, 4, 8, 16], "values of T for which Phase II calibrates a network each", low=1, high=4096
     )
     tuned_steps: list[int] = field([1, 2, 4], "values of T for which a network is trained at the end", low=1, high=64)
     shown_steps: int = field(4, "T at which the choices of Phase II are compared", low=1, high=256)
