@@ -240,7 +240,7 @@ def test_all_published_backbones_stand_beside_the_recorded_ones():
     assert list(table.columns) == ["T = 2", "T = 4", "T = 6", "source"]
     for row in printed.itertuples():
         assert table.loc[(row.method, row.model), f"T = {row.time_steps}"] == row.accuracy
-        assert table.loc[(row.method, row.model), "source"].startswith(row.source)
+        assert table.loc[(row.method, row.model), "source"] == row.source + (f"; {row.note}" if row.note else "")
     assert table.loc[("MS-ResNet", "ResNet-18"), "source"].endswith("; 75.06 to 76.41 by version")
     assert table.loc[("SpikeBottleNet's backbone", "Spike-ResNet50")].tolist()[:2] == [74.69, 76.81]
     assert table.loc[("short", "resnet50, width 0.25")].tolist()[:2] == [50, 62.5]

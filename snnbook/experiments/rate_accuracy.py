@@ -387,7 +387,7 @@ def literature(found: Mapping[str, tuple[dict, dict]]) -> pd.DataFrame:
     """
     spikes = published("spikebottlenet_table2").assign(method="SpikeBottleNet's backbone")
     printed = pd.concat([published("spikebottlenet_literature"), spikes])
-    printed["source"] += [f"; {note}" if isinstance(note, str) else "" for note in printed["note"]]
+    printed["source"] += [f"; {note}" if note else "" for note in printed["note"]]
     columns = ["method", "model", "time_steps", "accuracy", "source"]
     parts = [printed[printed["dataset"] == "CIFAR-100"][columns]]
     for name, (manifest, tables) in found.items():
