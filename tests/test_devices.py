@@ -67,6 +67,13 @@ def test_figures_follow_from_what_their_sources_say():
     assert jetson.joules_per_mac == pytest.approx(10 / jetson.mac_rate, rel=0.01)
 
 
+@pytest.mark.parametrize("name", ["raspberry_pi_4b", "jetson_nano"])
+def test_sources_say_which_energies_are_bounds_and_on_which_side(name):
+    sources = device(name).sources
+    assert "upper bound" in sources["joules_per_mac"] and "upper bound" in sources["joules_per_ac"]
+    assert "lower bound" in sources["joules_per_bit"]
+
+
 def test_the_package_brings_its_profiles():
     given = tomllib.loads((FOLDER.parent.parent / "pyproject.toml").read_text())
     assert "profiles/*.toml" in given["tool"]["setuptools"]["package-data"]["snnbook"]
