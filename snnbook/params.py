@@ -175,6 +175,11 @@ def data_dir_field() -> Any:
     return field("", "folder of the data set; empty means the environment variable SNNBOOK_DATA or a user folder")
 
 
+def fleet_dir_field() -> Any:
+    """The common parameter ``fleet_dir``."""
+    return field("", "folder that keeps the files of the processes; empty means a temporary one")
+
+
 def by_notebook() -> dict[str, type[Params]]:
     """Every notebook's parameter class by the notebook's name."""
     found, todo = {}, [Params]
@@ -431,9 +436,9 @@ class SplitNetworks(PrunedNetworks):
     fusion: str = field("mlp", "how the server fuses features", choices=("mlp", "logit_average", "probe"))
     rewarm_epochs: int = field(10, "epochs of each pruned sub-model with one time step", low=0, high=1000)
     retrain_epochs: int = field(3, "epochs of each pruned sub-model with all time steps", low=1, high=1000)
-    fusion_epochs: int = field(6, "epochs of the fusion", low=1, high=1000)
+    fusion_epochs: int = field(20, "epochs of the fusion", low=1, high=1000)
     retrain_lr: float = field(0.1, "peak learning rate of the sub-models", low=1e-7, high=10)
-    fusion_lr: float = field(0.001, "peak learning rate of the fusion (Adam)", low=1e-7, high=10)
+    fusion_lr: float = field(0.003, "peak learning rate of the fusion (Adam)", low=1e-7, high=10)
     views: int = field(0, "augmented copies of the training images that the fusion also sees", low=0, high=100)
     feature_dropout: float = field(0.1, "probability that training hides a device from the fusion", low=0, high=0.9)
     samples: int = field(100, "test samples over which spikes and operations are counted", low=1, high=100000)
@@ -517,11 +522,12 @@ class FusedInference(SplitNetworks):
     """Chapter 23: fusion of sub-models, in one process and over real ones."""
 
     notebook: ClassVar[str] = "23_fused_inference"
-    devices: list[int] = field([1, 3, 5], "numbers of devices to compare", low=1, high=64)
+    devices: list[int] = field([1, 3, 5, 7, 9], "numbers of devices to compare", low=1, high=64)
     rules: list[str] = field(["mlp", "probe", "logit_average"], "fusions to compare",
                              choices=("mlp", "logit_average", "probe"))  # fmt: skip
     requests: int = field(40, "samples that the running devices are asked for in each phase", low=2, high=10000)
     deadline: float = field(1.0, "seconds that the server waits for a device", low=0.01, high=60)
+    fleet_dir: str = fleet_dir_field()
 
 
 @dataclass(frozen=True)
@@ -679,6 +685,7 @@ class CoInference(BottleneckNetworks):
     thresholds: list[float] = field(
         [0.3, 0.5, 0.8, 0.9, 0.95, 0.99, 1.0], "confidences to compare", low=0, high=1
     )
+    fleet_dir: str = fleet_dir_field()
 
 
 @dataclass(frozen=True)

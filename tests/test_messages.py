@@ -148,19 +148,21 @@ def test_framed_bytes(payload, framed):
 # Answers
 
 
-def answer(steps=3, classes=4, parts=5, mask=0b10111) -> Answer:
+def answer(steps=3, classes=4, parts=5, mask=0b10111, missing=0) -> Answer:
     logits = torch.randn(steps, 1, classes, generator=torch.Generator().manual_seed(0))
-    return Answer(99, logits, mask, tuple(range(100, 100 + parts)), 17, 1234, 1400)
+    return Answer(99, logits, mask, tuple(range(100, 100 + parts)), 17, 1234, 1400, missing)
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 5, 0b10111), (1, 1, 1, 1), (2, 10, 64, 2**64 - 1), (4, 7, 2, 0)])
+@pytest.mark.parametrize("shape", [
+    (3, 4, 5, 0b10111), (1, 1, 1, 1), (2, 10, 64, 2**64 - 1), (4, 7, 2, 0), (1, 2, 1, 1, 3),
+])  # fmt: skip
 def test_answers_round_trip_bit_for_bit(shape):
     sent = answer(*shape)
     found = Answer.from_message(decode(encode(sent.to_message())))
     assert torch.equal(found.logits, sent.logits) and found.logits.dtype == torch.float32
-    for name in ("sample", "mask", "part_micros", "server_micros", "payload_bytes", "framed_bytes"):
+    for name in ("sample", "mask", "part_micros", "server_micros", "payload_bytes", "framed_bytes", "missing_steps"):
         assert getattr(found, name) == getattr(sent, name)
-    assert found.partial == (shape[3] != 2 ** shape[2] - 1)
+    assert found.partial == (shape[3] != 2 ** shape[2] - 1 or len(shape) == 5)
 
 
 @pytest.mark.parametrize("change", [{"part": 4}, {"steps": 2}, {"shape": (5, 1, 1)}, {"payload": b""},

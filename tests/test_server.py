@@ -382,7 +382,7 @@ def test_a_device_that_sends_too_few_steps_does_not_shorten_the_answer(tmp_path,
             hand.take(Kind.TRIGGER)
             hand.send(hand.features(8, spikes[hand.part][:1]))
         answer = Answer.from_message(client.take(Kind.ANSWER))
-    assert answer.mask == 0b111 and len(answer.logits) == 1 and answer.wanted == T and answer.partial
+    assert answer.mask == 0b111 and len(answer.logits) == 1 and answer.missing_steps == T - 1 and answer.partial
 
 
 def test_hellos_leave_a_slow_link_to_spikes(tmp_path):

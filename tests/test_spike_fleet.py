@@ -127,6 +127,17 @@ def test_rates_are_measured_against_the_message_with_its_header(spikes):
     assert table["link_ms"].iloc[1] > table["expected_ms"].iloc[1] > table["link_ms"].iloc[0]
 
 
+def test_images_are_answered_whole_though_their_bits_are_more_than_the_time_steps(pixels):
+    table = spike_fleet.over_rates(pixels[0], [None], range(2))
+    assert table["payload_bytes"].tolist() == [pixels[1].payload_bytes()[0]]
+
+
+def test_a_rate_at_which_answers_come_too_late_is_refused(net, data, tmp_path):
+    spike_fleet.write(tmp_path, net, data, 2, deadline=0.3)
+    with pytest.raises(ValueError, match="rates = 1000 is not allowed: rates that carry the spikes within 0.3 s"):
+        spike_fleet.over_rates(tmp_path, [1000], range(2))
+
+
 def test_a_slow_link_holds_a_device_up_and_loses_none_of_its_spikes(net, data, tmp_path):
     """More samples on their way than fit into the device's queue."""
     spike_fleet.write(tmp_path, net, data, 16, deadline=5.0)

@@ -236,9 +236,9 @@ class EcSnn:
     def fused(self, plan: SplitPlan, rule: str = "mlp", hide: float | None = None) -> nn.Sequential:
         """A trained fusion of :meth:`features`; its module ``fuse`` maps [..., ΣF'] to logits [..., K].
 
-        ``hide`` in the place of the experiment's own.
+        ``hide`` in the place of the experiment's own; a single device is never hidden, as nothing would be left.
         """
-        hide = self.hide if hide is None else hide
+        hide = 0.0 if len(plan.parts) == 1 else self.hide if hide is None else hide
         return self.once(("fused", plan, rule, hide), lambda: self._make_fused(plan, rule, hide))
 
     def _make_fused(self, plan: SplitPlan, rule: str, hide: float) -> nn.Sequential:

@@ -128,6 +128,10 @@ def _size(name: str, net: Network, part: pd.DataFrame) -> dict[str, object]:
     }
 
 
+#: Device whose joules per bit price what is sent, in columns of joules with the link.
+SENDER = "raspberry_pi_4b"
+
+
 def costs(e: EcSnn, plan: SplitPlan, samples: int | None = None, model: str = "45nm_fp32") -> pd.DataFrame:
     """Spikes, operations, joules and bits of one sample, device by device, as measured on test samples.
 
@@ -141,13 +145,19 @@ def costs(e: EcSnn, plan: SplitPlan, samples: int | None = None, model: str = "4
         Rows "ann" (dense, once), "unsplit" (whole SNN), "unsplit features" (without head) and one a device, from 0.
         Columns ``device``, ``classes``, ``atsan`` (non-zero outputs of convolutions), ``macs``, ``acs`` (everything
         counted, T steps), ``joules``, ``dense_macs`` (over T steps, zeros multiplied too), ``payload_bits`` (0 where
-        nothing is sent), ``bytes`` (tensors held).
+        nothing is sent), ``bytes`` (tensors held), ``joules_with_link`` (and for the bits, as :data:`SENDER` sends
+        them).
     """
     rows = list(e.once(("references", samples, model), lambda: _references(e, samples, model)))
     for i, (classes, net) in enumerate(zip(plan.parts, e.submodels(plan), strict=True)):
         row = _cost(str(i), names(classes), device_part(net), e, samples, model)
         rows.append(row | {"payload_bits": payload_bits(net, e.shape)})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.assign(joules_with_link=table["joules"] + _joules_to_send(table["payload_bits"]))
+
+
+def _joules_to_send(bits: pd.Series) -> pd.Series:
+    return bits * device(SENDER).joules_per_bit
 
 
 def _references(e: EcSnn, samples: int | None, model: str) -> list[dict[str, object]]:
@@ -294,7 +304,7 @@ def trade_off(
 
     Returns:
         ``accuracy`` of test images and ``validation_accuracy`` (0 to 1); ``largest_…`` and ``total_…`` of ``bytes``,
-        ``atsan``, ``joules``, ``dense_macs``, ``payload_bits``; ``filters`` (mean share kept).
+        ``atsan``, ``joules``, ``joules_with_link``, ``dense_macs``, ``payload_bits``; ``filters`` (mean share kept).
     """
     table = costs(e, plan, samples, model)
     devices = table[~table["device"].isin(["ann", "unsplit", "unsplit features"])]
@@ -302,7 +312,7 @@ def trade_off(
     row = {name: float(fused_accuracy(e, plan, [rule], split)["accuracy"].iloc[1]) for name, split in splits.items()}
     shares = [torch.cat(list(chosen.values())).double().mean().item() for chosen in e.masks(plan)]
     row["filters"] = sum(shares) / len(shares)
-    for column in ("bytes", "atsan", "joules", "dense_macs", "payload_bits"):
+    for column in ("bytes", "atsan", "joules", "joules_with_link", "dense_macs", "payload_bits"):
         row[f"largest_{column}"] = float(devices[column].max())
         row[f"total_{column}"] = float(devices[column].sum())
     return row
@@ -360,7 +370,8 @@ def recorded_sweeps(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
 
     Returns:
         Columns ``run``, ``dataset``, ``model``, ``N``, ``zeta``; in percent ``unsplit %``, ``fused %``; of the unsplit
-        convolutions: ``compute %`` and ``energy %`` (most loaded device), ``total energy %``.
+        convolutions: ``compute %`` and ``energy %`` (most loaded device), ``total energy %``, and ``with link %``, the
+        same with what :data:`SENDER` needs to send all features.
     """
     parts = []
     for name, (manifest, tables) in found.items():
@@ -373,6 +384,7 @@ def recorded_sweeps(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
             "fused %": 100 * mean["accuracy"], "compute %": 100 * mean["largest_dense_macs"] / whole["dense_macs"],
             "energy %": 100 * mean["largest_joules"] / whole["joules"],
             "total energy %": 100 * mean["total_joules"] / whole["joules"],
+            "with link %": 100 * (mean["total_joules"] + _joules_to_send(mean["total_payload_bits"])) / whole["joules"],
         }  # fmt: skip
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

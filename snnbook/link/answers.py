@@ -26,7 +26,7 @@ class Answer:
         server_micros: µs that the server part computed.
         payload_bytes: packed spikes received.
         framed_bytes: the messages around them, headers included.
-        wanted: time steps that were asked for.
+        missing_steps: time steps that were asked for and are not in the answer.
     """
 
     sample: int
@@ -36,12 +36,12 @@ class Answer:
     server_micros: int
     payload_bytes: int
     framed_bytes: int
-    wanted: int = 0
+    missing_steps: int = 0
 
     @property
     def partial(self) -> bool:
         """Whether a part is missing, or steps that were asked for."""
-        return self.mask != 2 ** len(self.part_micros) - 1 or len(self.logits) < self.wanted
+        return self.mask != 2 ** len(self.part_micros) - 1 or self.missing_steps > 0
 
     def to_message(self) -> Message:
         """As a message of kind ANSWER: mask, bytes and part times come before the logits in the payload."""
@@ -50,8 +50,8 @@ class Answer:
         times = np.asarray(self.part_micros, "<u4").tobytes()
         logits = self.logits.numpy().astype("<f4").tobytes()
         return Message(
-            Kind.ANSWER, self.sample, len(self.part_micros), self.wanted, steps, (classes, 1, 1), self.server_micros,
-            payload=fixed + times + logits,
+            Kind.ANSWER, self.sample, len(self.part_micros), self.missing_steps, steps, (classes, 1, 1),
+            self.server_micros, payload=fixed + times + logits,
         )  # fmt: skip
 
     @classmethod

@@ -8,7 +8,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,6 +94,15 @@ class Plan:
     def payload_bytes(self) -> list[int]:
         """Packed bytes of each part for all T steps."""
         return [packed_bytes((self.time_steps, *s)) for s in self.shapes]
+
+
+def fleet_folder(path: str = "") -> Path:
+    """The folder ``path``, or if that is empty a new one that is removed when this process ends."""
+    if path:
+        return Path(path)
+    made = tempfile.mkdtemp(prefix="snnbook-fleet-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
 
 
 def write_plan(folder: Path | str, plan: Plan) -> None:

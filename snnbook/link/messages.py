@@ -41,7 +41,7 @@ class Kind(IntEnum):
     ASK = 2  # client → server: infer this sample
     TRIGGER = 3  # server → device: compute these steps of this sample
     FEATURES = 4  # device → server: packed spikes, or coded ones where that is shorter
-    ANSWER = 5  # server → whoever wanted it: see answers.py; ``first`` is the number of steps that were asked for
+    ANSWER = 5  # server → whoever wanted it: see answers.py; ``first`` is the number of steps that are missing
     ERROR = 6  # server → anyone: UTF-8 text
     STATUS = 7  # client → server: empty; server → client: counters as JSON
 

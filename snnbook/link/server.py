@@ -249,7 +249,7 @@ class Server:
         micros = round((time.perf_counter() - started) * 1e6)
         parts = tuple(sample.micros.get(i, 0) for i in range(len(features)))
         sent = sample.payload_bytes, sample.framed_bytes
-        answer = Answer(sample.sample, logits, sample.used, parts, micros, *sent, sample.wanted)
+        answer = Answer(sample.sample, logits, sample.used, parts, micros, *sent, sample.wanted - sample.common)
         data = encode(answer.to_message())
         self.assembly.close(sample, data)
         self.counts["answered"] += 1
