@@ -272,12 +272,15 @@ def test_costs_by_other_means(e, plan):
         assert table.loc["1", "payload_bits"] == device_part(e.submodels(plan)[1])(batches[0][0][:1]).numel()
     assert table.loc["ann", "macs"] == count(e.ann(), SHAPE)["macs"].sum()
     assert ec_snn_tables.feature_bits(e, plan) == table.loc[["0", "1"], "payload_bits"].sum()
+    sent = (table["joules_with_link"] - table["joules"]).drop(["ann", "unsplit"]) / table["payload_bits"]
+    assert sent.dropna().tolist() == pytest.approx([device("raspberry_pi_4b").joules_per_bit] * 3)
+    assert (table.loc[["ann", "unsplit"], "joules_with_link"] == table.loc[["ann", "unsplit"], "joules"]).all()
 
 
 def test_a_point_of_the_sweep_sums_up_its_devices(e, plan):
     point = ec_snn_tables.sweep(e, [plan], samples=10).iloc[0]
     devices = ec_snn_tables.costs(e, plan, 10).iloc[3:]
-    for column in ("bytes", "atsan", "joules", "dense_macs", "payload_bits"):
+    for column in ("bytes", "atsan", "joules", "joules_with_link", "dense_macs", "payload_bits"):
         assert point[f"largest_{column}"] == pytest.approx(devices[column].max())
         assert point[f"total_{column}"] == pytest.approx(devices[column].sum())
     table = ec_snn_tables.fused_accuracy(e, plan, list(FUSIONS)).set_index("fusion")["accuracy"]
@@ -337,7 +340,7 @@ def test_parameters_make_the_experiment():
     common = {"batch_size": 64, "label_smoothing": 0.1, "loss": "mean_loss"}
     assert first.warm == Recipe(epochs=7, lr=0.2, augment="flip", **common)
     assert first.ann_lr == p.ann_lr
-    assert first.fuse == Recipe(epochs=6, lr=0.001, optimizer="adam", **common)
+    assert first.fuse == Recipe(epochs=20, lr=0.003, optimizer="adam", **common)
     audio = blobs(shape=SHAPE, kind="audio")
     assert ec_snn.experiment(p, audio, 0).retrain.augment == ""
     data = ec_snn.load_data(SplitNetworks(calibration=50, validation=70))
@@ -378,9 +381,13 @@ def recorded(numbers, fused, unsplit=0.9):
     sweep = pd.DataFrame({
         "n_devices": numbers * 2, "zeta": 92.0, "accuracy": [a - 0.01 for a in fused] + [a + 0.01 for a in fused],
         "largest_dense_macs": 50.0, "largest_joules": 2.0, "total_joules": [2.0 * n for n in numbers * 2],
+        "total_payload_bits": [1e10 * n for n in numbers * 2],
     })  # fmt: skip
-    costs = pd.DataFrame({"device": ["unsplit", "unsplit features"], "dense_macs": [110, 100.0], "joules": [9, 8.0]})
-    fused = pd.DataFrame({"fusion": ["unsplit"], "accuracy": [unsplit]})
+    costs = pd.DataFrame({
+        "device": ["unsplit", "unsplit features"] * 2, "classes": "", "dense_macs": [110, 95.0, 110, 105],
+        "joules": [9, 7.0, 9, 9],
+    })  # fmt: skip
+    fused = pd.DataFrame({"fusion": ["unsplit", "unsplit"], "accuracy": [unsplit - 0.01, unsplit + 0.01]})
     return manifest, {"sweep": sweep, "costs": costs, "fused": fused}
 
 
@@ -388,9 +395,11 @@ def test_recorded_runs_relative_to_the_unsplit_features():
     found = {"a": recorded([1, 5], [0.7, 0.8]), "b": recorded([3], [0.85])}
     rows = ec_snn_tables.recorded_sweeps(found)
     assert rows[["run", "N"]].to_numpy().tolist() == [["a", 1], ["a", 5], ["b", 3]]
-    assert rows["fused %"].tolist() == pytest.approx([70, 80, 85]) and set(rows["unsplit %"]) == {90.0}
+    assert rows["fused %"].tolist() == pytest.approx([70, 80, 85]) and set(rows["unsplit %"].round(9)) == {90.0}
     assert set(rows["compute %"]) == {50.0} and set(rows["energy %"]) == {25.0}
     assert rows["total energy %"].tolist() == [25, 125, 75]
+    each = 1e10 * device("raspberry_pi_4b").joules_per_bit  # 3.2 J for a device's bits
+    assert rows["with link %"].tolist() == pytest.approx([n * (25 + 100 * each / 8) for n in (1, 5, 3)]) and each > 1
     over = ec_snn_tables.recorded_over_devices(found)
     assert over["run"].tolist() == ["a"] and over[["N = 1", "N = 5"]].to_numpy()[0] == pytest.approx([70, 80])
     assert len(ec_snn_tables.recorded_over_devices({})) == len(ec_snn_tables.recorded_sweeps({})) == 0

@@ -375,8 +375,8 @@ def recorded_sweeps(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
     """
     parts = []
     for name, (manifest, tables) in found.items():
-        whole = tables["costs"].set_index("device").loc["unsplit features"]
-        unsplit = float(tables["fused"].set_index("fusion").loc["unsplit", "accuracy"])
+        whole = tables["costs"].groupby("device").mean(numeric_only=True).loc["unsplit features"]
+        unsplit = float(tables["fused"].groupby("fusion")["accuracy"].mean()["unsplit"])
         mean = tables["sweep"].groupby(["n_devices", "zeta"], as_index=False).mean(numeric_only=True)
         given = {key: manifest["parameters"][key] for key in ("dataset", "model")}
         columns = {

@@ -43,8 +43,9 @@ def recorded(found: Mapping[str, tuple[dict, dict]]) -> dict[str, tuple[pd.DataF
     sweeps = {}
     for name, (_, tables) in found.items():
         mean = tables["sweep"].groupby(["n_devices", "zeta"], as_index=False).mean(numeric_only=True)
-        accuracy = tables["fused"].set_index("fusion").loc["unsplit", "accuracy"]
-        whole = tables["costs"].set_index("device").loc["unsplit features", ["dense_macs", "payload_bits"]]
+        accuracy = tables["fused"].groupby("fusion")["accuracy"].mean()["unsplit"]
+        costs = tables["costs"].groupby("device").mean(numeric_only=True)  # over seeds
+        whole = costs.loc["unsplit features", ["dense_macs", "payload_bits"]]
         sweeps[f"{name}, recorded"] = mean, {"accuracy": float(accuracy)} | whole.astype(float).to_dict()
     return sweeps
 
