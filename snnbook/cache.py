@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .checks import check
 from .data import Data
 from .neurons import spiking_layers
-from .runs import NETWORKS, Network, atomic, build_dir
+from .runs import NETWORKS, UsedNetwork, atomic, build_dir
 from .train import Recipe, fit
 
 _PACKAGE = Path(__file__).parent
@@ -131,7 +131,7 @@ def _load(net: nn.Module, path: Path) -> pd.DataFrame:
         net.load_state_dict(state)
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it and the network is trained again") from error
-    NETWORKS.setdefault(path.stem, Network(True, seconds))  # one that this run trained itself stays so
+    NETWORKS.setdefault(path.stem, UsedNetwork(True, seconds))  # one that this run trained itself stays so
     return pd.DataFrame(history)
 
 
@@ -185,7 +185,7 @@ def _train_and_keep(net: nn.Module, data: Data, recipe: Recipe, path: Path, devi
     goes_on = checkpoint.exists()  # a killed process took time that nobody counted
     history = fit(net, data, recipe, checkpoint=checkpoint, device=device)
     seconds = None if goes_on else round(time.monotonic() - started, 1)
-    NETWORKS[path.stem] = Network(False, seconds)
+    NETWORKS[path.stem] = UsedNetwork(False, seconds)
     if int(os.environ.get("RANK", 0)) == 0 or not _together():
         _keep(net, history, seconds, path)
     if _together():

@@ -31,7 +31,7 @@ _PACKAGES = ("torch", "spikingjelly", "numpy", "pandas", "scikit-learn")
 
 
 @dataclass(frozen=True)
-class Network:
+class UsedNetwork:
     """A trained network that a run used.
 
     Attributes:
@@ -44,10 +44,10 @@ class Network:
 
 
 #: Networks that the run of this process used so far, by their name in the cache; :mod:`snnbook.cache` fills it.
-NETWORKS: dict[str, Network] = {}
+NETWORKS: dict[str, UsedNetwork] = {}
 
 
-def networks_used(networks: dict[str, Network]) -> dict[str, object]:
+def networks_used(networks: dict[str, UsedNetwork]) -> dict[str, object]:
     """How many networks were ``trained`` and taken ``from_cache``, and the ``cached_seconds`` that the latter took.
 
     Args:

@@ -289,7 +289,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(data, monkeypatch, tmp_path):
     runs.NETWORKS.clear()
     again = trained(net, data, RECIPE, folder=tmp_path / "killed")
     assert len(calls) == 5 + 2  # two epochs of three batches, of which four were done
-    assert list(runs.NETWORKS.values()) == [runs.Network(False, None)]  # nobody knows for how long it ran before
+    assert list(runs.NETWORKS.values()) == [runs.UsedNetwork(False, None)]  # nobody knows for how long it ran before
     assert same_state(net, whole) and again.equals(history)
     assert [p.suffix for p in (tmp_path / "killed").iterdir()] == [".safetensors"]
 
