@@ -73,17 +73,18 @@ class Open:
         So one part that has sent less than the others is left out, and one that has sent more does not leave them out.
         """
         each = self.steps.values()
-        return max(each, key=lambda steps: (steps * sum(n >= steps for n in each), -steps), default=0)
+        return max(set(each), key=lambda steps: (steps * sum(n >= steps for n in each), -steps), default=0)
 
     @property
     def used(self) -> int:
         """Bit mask of the parts that an answer rests on now."""
-        return sum(1 << part for part, steps in self.steps.items() if steps >= self.common)
+        common = self.common
+        return sum(1 << part for part, steps in self.steps.items() if steps >= common)
 
     def features(self, parts: int) -> list[Tensor | None]:
         """The first :attr:`common` spikes [T', 1, C, H, W] of each part; ``None`` for one that has fewer, or none."""
-        steps = self.common
-        return [torch.cat(self.spikes[i])[:steps] if self.used >> i & 1 else None for i in range(parts)]
+        common, used = self.common, self.used
+        return [torch.cat(self.spikes[i])[:common] if used >> i & 1 else None for i in range(parts)]
 
 
 class Assembly:

@@ -5,8 +5,8 @@ One loop, one thread. Whatever arrives is either a message that is expected now,
 A trigger, or what a device answers to it, may be lost on the way. Devices that are expected and not done are therefore
 triggered again whenever somebody repeats the request for an open sample, and once at half of its deadline, unless
 features are slow rather than lost (:mod:`snnbook.link.assembly`). A device that comes in, or comes back, is triggered
-for all open samples that wait for it; one that is asked for while nobody is there waits for everybody. What comes twice
-is dropped; what has not come at the deadline is missing in the answer, which says so.
+for all open samples that wait for it; a sample that is asked for while no device is there waits for all of them. What
+comes twice is dropped; what has not come at the deadline is missing in the answer, which says so.
 """
 
 from __future__ import annotations
