@@ -165,9 +165,9 @@ def device_field() -> Any:
     return field("auto", "where to compute: auto or cpu or cuda", choices=("auto", "cpu", "cuda"))
 
 
-def repeats_field() -> Any:
+def repeats_field(default: int = 1) -> Any:
     """The common parameter ``repeats``."""
-    return field(1, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
+    return field(default, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
 
 
 def data_dir_field() -> Any:
@@ -262,59 +262,12 @@ class EnergyAccounting(Params):
 
 
 @dataclass(frozen=True)
-class TwoStageConversion(Params):
-    """Chapter 12: ReLU pre-training, QC-ANN, SNN."""
-
-    notebook: ClassVar[str] = "12_two_stage_conversion"
-    dataset: str = field("digits", "data set: digits or cifar10 or cifar100 or npz", choices=IMAGE_SETS)
-    data_dir: str = data_dir_field()
-    model: str = field(
-        "vgg9",
-        "network by its name in snnbook.models",
-        choices=CONVERTED,
-    )
-    width: float = field(0.25, "multiplier on the width of every hidden layer", low=0.05, high=4)
-    methods: list[str] = field(
-        ["robust_norm", "qc", "qcfs"],
-        "conversion methods to compare",
-        choices=conversion_methods,
-    )
-    time_steps: list[int] = field([1, 2, 4, 8, 16, 32, 64], "numbers of time steps T to measure", low=1, high=4096)
-    calibrated_steps: list[int] = field(
-        [1, 2, 4, 8, 16], "values of T for which Phase II calibrates a network each", low=1, high=4096
-    )
-    tuned_steps: list[int] = field([1, 2, 4], "values of T for which a network is trained at the end", low=1, high=64)
-    shown_steps: int = field(4, "T at which the choices of Phase II are compared", low=1, high=256)
-    images: list[int] = field([8, 32, 100, 200], "numbers of calibration images to compare", low=1, high=50000)
-    quant_steps: int = field(8, "quantisation steps L of the QC-ANN", low=1, high=256)
-    epochs: int = field(15, "epochs of ReLU pre-training", low=1, high=1000)
-    fine_tune_epochs: int = field(6, "epochs of fine-tuning with trained thresholds", low=1, high=1000)
-    lr: float = field(0.1, "peak learning rate of pre-training", low=1e-6, high=10)
-    fine_tune_lr: float = field(0.01, "peak learning rate of fine-tuning", low=1e-7, high=10)
-    tune_epochs: int = field(3, "epochs of training a converted network at its own T", low=1, high=1000)
-    tune_lr: float = field(0.01, "peak learning rate of that training", low=1e-7, high=10)
-    label_smoothing: float = field(0.0, "label smoothing of both trainings", low=0, high=0.9)
-    batch_size: int = field(64, "images of a training batch", low=1, high=65536)
-    augment: str = field("crop1", "augmentation by names in snnbook.augment or empty for none")
-    calibration: int = field(200, "training images set apart for calibration", low=1, high=50000)
-    validation: int = field(200, "training images set apart to choose the best epoch", low=1, high=50000)
-    repeats: int = field(3, "networks trained from scratch with seeds counted up from seed", low=1, high=100)
-    seed: int = seed_field()
-    device: str = device_field()
-    out_dir: str = out_dir_field()
-
-
-@dataclass(frozen=True)
 class ConvertedNetworks(Params):
-    """What chapters that measure converted networks share; with equal values they share the trained networks too."""
+    """What chapters that convert networks share; with equal values they share the trained networks too."""
 
     dataset: str = field("digits", "data set: digits or cifar10 or cifar100 or npz", choices=IMAGE_SETS)
     data_dir: str = data_dir_field()
-    model: str = field(
-        "vgg9",
-        "network by its name in snnbook.models",
-        choices=CONVERTED,
-    )
+    model: str = field("vgg9", "network by its name in snnbook.models", choices=CONVERTED)
     width: float = field(0.25, "multiplier on the width of every hidden layer", low=0.05, high=4)
     quant_steps: int = field(8, "quantisation steps L of the quantised ANNs", low=1, high=256)
     epochs: int = field(15, "epochs of ReLU pre-training", low=1, high=1000)
@@ -329,8 +282,6 @@ class ConvertedNetworks(Params):
     calibration: int = field(200, "training images set apart for calibration", low=1, high=50000)
     validation: int = field(200, "training images set apart to choose the best epoch and to keep a calibration step",
                             low=1, high=50000)  # fmt: skip
-    samples: int = field(64, "test images over which spikes and operations are counted", low=1, high=50000)
-    energy_model: str = field("45nm_fp32", "energy model of the figures", choices=("45nm_fp32", "45nm_int8", "rolls"))
     repeats: int = repeats_field()
     seed: int = seed_field()
     device: str = device_field()
@@ -338,7 +289,33 @@ class ConvertedNetworks(Params):
 
 
 @dataclass(frozen=True)
-class ConversionEnergy(ConvertedNetworks):
+class TwoStageConversion(ConvertedNetworks):
+    """Chapter 12: ReLU pre-training, QC-ANN, SNN."""
+
+    notebook: ClassVar[str] = "12_two_stage_conversion"
+    repeats: int = repeats_field(3)
+    methods: list[str] = field(
+        ["robust_norm", "qc", "qcfs"], "conversion methods to compare", choices=conversion_methods
+    )
+    time_steps: list[int] = field([1, 2, 4, 8, 16, 32, 64], "numbers of time steps T to measure", low=1, high=4096)
+    calibrated_steps: list[int] = field(
+        [1, 2, 4, 8, 16], "values of T for which Phase II calibrates a network each", low=1, high=4096
+    )
+    tuned_steps: list[int] = field([1, 2, 4], "values of T for which a network is trained at the end", low=1, high=64)
+    shown_steps: int = field(4, "T at which the choices of Phase II are compared", low=1, high=256)
+    images: list[int] = field([8, 32, 100, 200], "numbers of calibration images to compare", low=1, high=50000)
+
+
+@dataclass(frozen=True)
+class MeasuredNetworks(ConvertedNetworks):
+    """Converted networks whose spikes and operations are counted."""
+
+    samples: int = field(64, "test images over which spikes and operations are counted", low=1, high=50000)
+    energy_model: str = field("45nm_fp32", "energy model of the figures", choices=("45nm_fp32", "45nm_int8", "rolls"))
+
+
+@dataclass(frozen=True)
+class ConversionEnergy(MeasuredNetworks):
     """Chapter 14: operations, joules and memory traffic of converted networks."""
 
     notebook: ClassVar[str] = "14_conversion_energy"
@@ -349,7 +326,7 @@ class ConversionEnergy(ConvertedNetworks):
 
 
 @dataclass(frozen=True)
-class ConversionBenchmark(ConvertedNetworks):
+class ConversionBenchmark(MeasuredNetworks):
     """Chapter 13: all conversion methods side by side."""
 
     notebook: ClassVar[str] = "13_conversion_benchmark"

@@ -6,10 +6,12 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from snnbook.link.folder import Sensor, read_plan, write_fleet
+from snnbook import store
+from snnbook.link.device import open_device
+from snnbook.link.folder import Sensor, part_file, read_plan, write_fleet
 from snnbook.link.parts import Fuse, Tail
 from snnbook.link.server import Server
-from snnbook.link.transport import Listener
+from snnbook.link.transport import Channel, Listener
 from snnbook.models import build
 from snnbook.network import Network
 
@@ -67,21 +69,30 @@ def single_process(devices, fuse, x: torch.Tensor, lost: tuple[int, ...] = ()) -
 
 
 @contextmanager
-def serving(folder, module=None, keys=None):
-    """A server of the folder in a thread of this process."""
-    from snnbook import store
-
-    module = module or store.load(folder / "server.safetensors")[0]
-    server = Server(read_plan(folder), module, Listener(keys=keys))
+def running(endpoint, wire):
+    """A server or a device in a thread of this process; its ``wire`` is closed at the end."""
     stop = threading.Event()
-    thread = threading.Thread(target=server.run, args=(stop,))
+    thread = threading.Thread(target=endpoint.run, args=(stop,))
     thread.start()
     try:
-        yield server
+        yield endpoint
     finally:
         stop.set()
         thread.join()
-        server.listener.close()
+        wire.close()
+
+
+def serving(folder, module=None, keys=None):
+    """A server of the folder, :func:`running`."""
+    module = module or store.load(folder / "server.safetensors")[0]
+    listener = Listener(keys=keys)
+    return running(Server(read_plan(folder), module, listener), listener)
+
+
+def working(folder, address: str, part: int = 0):
+    """A device of the folder, :func:`running`."""
+    channel = Channel(address)
+    return running(open_device(part_file(folder, part), folder / "samples.safetensors", channel), channel)
 
 
 def sensor(folder) -> Sensor:

@@ -1,12 +1,10 @@
 """Range-coded spikes between real endpoints: the same answers, fewer bytes, and nothing that brings the server down."""
 
-import threading
 import time
-from contextlib import contextmanager
 
 import pytest
 import torch
-from fleets import T, make_fleet, make_split, serving, single_process
+from fleets import T, make_fleet, make_split, serving, single_process, working
 
 from snnbook import store
 from snnbook.link import coding
@@ -33,20 +31,6 @@ def split(tmp_path_factory):
     folder = tmp_path_factory.mktemp("coded")
     write_fleet(folder, [head], tail, samples, codes=[coding.fit(seen, "neuron")], deadline=60.0)
     return folder, head, tail, samples
-
-
-@contextmanager
-def working(folder, address, part=0):
-    channel, stop = Channel(address), threading.Event()
-    device = open_device(part_file(folder, part), folder / "samples.safetensors", channel)
-    thread = threading.Thread(target=device.run, args=(stop,))
-    thread.start()
-    try:
-        yield device
-    finally:
-        stop.set()
-        thread.join()
-        channel.close()
 
 
 def test_a_model_survives_being_described():

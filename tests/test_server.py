@@ -3,11 +3,10 @@
 import re
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
 import torch
-from fleets import CLASSES, T, images, make_fleet, make_split, sensor, serving, single_process
+from fleets import CLASSES, T, images, make_fleet, make_split, sensor, serving, single_process, working
 from torch import nn
 
 from snnbook import store
@@ -73,21 +72,6 @@ def hands():
     yield make
     for hand in made:
         hand.channel.close()
-
-
-@contextmanager
-def working(folder, address: str, part: int):
-    """A device of the folder in a thread of this process."""
-    channel, stop = Channel(address), threading.Event()
-    device = open_device(part_file(folder, part), folder / "samples.safetensors", channel)
-    thread = threading.Thread(target=device.run, args=(stop,))
-    thread.start()
-    try:
-        yield device
-    finally:
-        stop.set()
-        thread.join()
-        channel.close()
 
 
 def wait_until(condition, seconds: float = 10.0) -> None:
