@@ -127,11 +127,13 @@ def recode(images: Tensor, codec: str, quality: int = 90) -> tuple[Tensor, Tenso
         The decoded images, and the bytes of each file, int64 [N].
 
     Raises:
-        ValueError: for another codec, quality, type or number of channels.
+        ValueError: for another codec, quality, type or number of channels, and for no images.
     """
     check_choice("codec", codec, IMAGE_CODECS)
     check("quality", quality, 0 <= quality <= 100, "0 to 100")
     check("images", images.dtype, images.dtype == torch.uint8, "torch.uint8")
+    there = images.ndim == 4 and len(images) > 0
+    check("images", tuple(images.shape), there, "a batch [N, C, H, W] of at least one image")
     check("channels", images.shape[1], images.shape[1] in (1, 3), "1 or 3")
     kind, options = IMAGE_CODECS[codec]
     options = options if kind == "PNG" else {**options, "quality": quality}
