@@ -21,6 +21,7 @@ def test_recipes_are_allowed_values_of_their_notebook(path):
     read = params.by_notebook()[path.parent.name](**given)
     assert read.asdict() | given == read.asdict()
     assert given["out_dir"].startswith("results/") and given["dataset"] in path.stem
+    assert "width" in given or not hasattr(read, "width")  # the default is that of a small network
 
 
 def test_recipes_write_to_different_folders_unless_they_are_sizes_of_one_run():
