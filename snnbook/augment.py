@@ -1,4 +1,4 @@
-"""Augmentation of whole batches of images, [N, C, H, W], of any dtype, with every choice from one generator.
+"""Augmentation of whole batches of images or sounds, [N, C, H, W], of any dtype, with every choice from one generator.
 
 Each augmentation is a function of a batch and a `torch.Generator`, as `Data.batches` wants it; `compose`
 makes one of several.
@@ -73,6 +73,28 @@ def cutout(x: Tensor, generator: Generator, size: int = 16) -> Tensor:
     return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None].to(x.device), 0)
 
 
+def random_shift(x: Tensor, generator: Generator, most: int | None = None) -> Tensor:
+    """Roll each map along its width: what leaves at one end comes in at the other.
+
+    For sounds, whose width is time: a clip that begins elsewhere is the same sound.
+
+    Args:
+        x: [N, C, H, W].
+        generator: of the shifts, uniform over ``-most`` ... ``most``, one per sample.
+        most: columns either way; by default any shift is as likely as any other.
+
+    Returns:
+        [N, C, H, W], the dtype of ``x``.
+    """
+    _check_batch(x)
+    width = x.shape[3]
+    check("most", most, most is None or most >= 1, "at least 1")
+    low, high = (0, width) if most is None else (-most, most + 1)
+    shift = torch.randint(low, high, (len(x), 1), generator=generator)
+    columns = (torch.arange(width) - shift) % width  # [N, W]
+    return x.gather(3, columns.to(x.device)[:, None, None, :].expand(x.shape))
+
+
 def compose(*steps: Callable[[Tensor, Generator], Tensor]) -> Callable[[Tensor, Generator], Tensor]:
     """One augmentation that does ``steps`` in turn."""
 
@@ -95,7 +117,7 @@ def standard(
 
 
 #: Augmentations by name, for recipes; a number behind the name is its first option ("crop4,flip,cutout16").
-AUGMENTATIONS = {"crop": random_crop, "flip": random_flip, "cutout": cutout}
+AUGMENTATIONS = {"crop": random_crop, "flip": random_flip, "cutout": cutout, "shift": random_shift}
 
 
 def augmentation(names: str) -> Callable[[Tensor, Generator], Tensor]:
@@ -109,7 +131,7 @@ def augmentation(names: str) -> Callable[[Tensor, Generator], Tensor]:
         name = item.strip().rstrip("0123456789")
         check_choice("augmentation", name, AUGMENTATIONS)
         option = item.strip()[len(name) :]
-        keyword = {"crop": "padding", "cutout": "size"}.get(name)
+        keyword = {"crop": "padding", "cutout": "size", "shift": "most"}.get(name)
         check("augmentation", item, not option or keyword is not None, f"{name} without a number")
         steps.append(partial(AUGMENTATIONS[name], **({keyword: int(option)} if option else {})))
     return compose(*steps)

@@ -398,7 +398,7 @@ class PrunedNetworks(Params):
     tune_lr: float = field(0.02, "peak learning rate with all time steps", low=1e-7, high=10)
     label_smoothing: float = field(0.1, "label smoothing of all trainings", low=0, high=0.9)
     batch_size: int = field(64, "samples of a training batch", low=1, high=65536)
-    augment: str = field("crop1", "augmentation of images by names in snnbook.augment or empty for none")
+    augment: str = field("crop1", "augmentation of images and sounds by names in snnbook.augment or empty for none")
     calibration: int = field(100, "training samples set apart for statistics", low=1, high=50000)
     validation: int = field(200, "training samples set apart to choose the best epoch", low=1, high=50000)
     seed: int = seed_field()

@@ -51,6 +51,18 @@ def test_cutout_sets_one_square_to_zero(x):
     assert augment.cutout(x, generator(), size=40).eq(0).all()
 
 
+@pytest.mark.parametrize(("most", "shifts"), [(None, 9), (2, 5)])
+def test_shift_rolls_every_map_along_its_width(x, most, shifts):
+    out = augment.random_shift(x, generator(), *([] if most is None else [most]))
+    width, found = x.shape[3], []
+    for rolled, before in zip(out, x, strict=True):
+        places = [k for k in range(width) if rolled.equal(before.roll(k, -1))]
+        assert len(places) == 1
+        found += [min(places[0], width - places[0])]
+    assert max(found) <= (most or width) and len(set(found)) == (shifts + 1) // 2
+    assert augment.augmentation("shift2")(x, generator()).equal(augment.random_shift(x, generator(), 2))
+
+
 def test_the_same_seed_gives_the_same_images(x):
     standard = augment.standard(padding=2, cutout_size=3)
     assert standard(x, generator()).equal(standard(x, generator()))
@@ -79,6 +91,7 @@ def test_names_stand_for_augmentations(x):
         lambda x, g: augment.random_crop(x, g, padding=-1),
         lambda x, g: augment.random_flip(x, g, p=1.5),
         lambda x, g: augment.cutout(x, g, size=0),
+        lambda x, g: augment.random_shift(x, g, most=0),
     ],
 )
 def test_bad_arguments_are_named(x, call):

@@ -246,7 +246,7 @@ def test_augmentation_sees_the_stored_images():
         ("image", {"rank": 2, "world_size": 2}, "rank"),
         ("image", {"world_size": 0}, "world_size"),
         ("image", {"augment": random_flip}, "generator"),
-        ("audio", {"augment": random_flip, "generator": generator()}, "augment"),
+        ("events", {"augment": random_flip, "generator": generator()}, "augment"),
     ],
 )
 def test_bad_arguments_of_batches_are_named_at_once(kind, options, name):

@@ -342,7 +342,9 @@ def test_parameters_make_the_experiment():
     assert first.ann_lr == p.ann_lr
     assert first.fuse == Recipe(epochs=20, lr=0.003, optimizer="adam", **common)
     audio = blobs(shape=SHAPE, kind="audio")
-    assert ec_snn.experiment(p, audio, 0).retrain.augment == ""
+    assert ec_snn.experiment(p, audio, 0).retrain.augment == "flip"
+    events = blobs(shape=(3, *SHAPE), kind="events")
+    assert ec_snn.experiment(p, events, 0).retrain.augment == ""
     data = ec_snn.load_data(SplitNetworks(calibration=50, validation=70))
     assert (len(data.calibration), len(data.validation)) == (50, 70)
 

@@ -133,8 +133,8 @@ class Data:
             split: name of a split, or a split.
             batch_size: samples of a global batch, over all ranks.
             generator: shuffles when given; otherwise the order is that of the split.
-            augment: (images as stored [N, C, H, W], generator) -> images, before normalisation; images only,
-                and only with a generator.
+            augment: (samples as stored [N, C, H, W], generator) -> samples, before normalisation; images and sounds
+                only, and only with a generator.
             drop_last: leave out a last, smaller batch.
             rank, world_size: this process takes elements ``rank::world_size`` of each global batch. Order and
                 augmentation are made for the global batch, so all ranks together see what one process would,
@@ -148,7 +148,7 @@ class Data:
 
         Raises:
             ValueError: for an unknown split, a size below 1, a rank outside 0 ... world_size - 1, or
-                augmentation of anything but images.
+                augmentation of events.
         """
         if isinstance(split, str):
             check_choice("split", split, SPLITS)
@@ -157,7 +157,7 @@ class Data:
         check("world_size", world_size, world_size >= 1, "at least 1")
         check("rank", rank, 0 <= rank < world_size, f"0 to {world_size - 1}")
         if augment is not None:
-            check("augment", augment, self.kind == "image", f"only images are augmented, not {self.kind}")
+            check("augment", augment, self.kind != "events", "only images and sounds are augmented, not events")
             check("generator", generator, generator is not None, "a torch.Generator where augment is given")
         return self._batches(split.to(device), batch_size, generator, augment, drop_last, rank, world_size)
 
