@@ -334,7 +334,7 @@ def test_one_device_as_large_as_all_together(e):
 
 
 def test_parameters_make_the_experiment():
-    p = RepeatedSplitNetworks(seed=3, repeats=2, warm_epochs=7, lr=0.2, augment="flip")
+    p = RepeatedSplitNetworks(seed=3, repeats=2, warm_epochs=7, lr=0.2, augment="flip", augment_sounds="shift")
     first, second = ec_snn.experiments(p, blobs(shape=SHAPE))
     assert (first.seed, second.seed, first.hide, first.time_steps) == (3, 4, 0.1, 5)
     common = {"batch_size": 64, "label_smoothing": 0.1, "loss": "mean_loss"}
@@ -342,7 +342,7 @@ def test_parameters_make_the_experiment():
     assert first.ann_lr == p.ann_lr
     assert first.fuse == Recipe(epochs=20, lr=0.003, optimizer="adam", **common)
     audio = blobs(shape=SHAPE, kind="audio")
-    assert ec_snn.experiment(p, audio, 0).retrain.augment == "flip"
+    assert ec_snn.experiment(p, audio, 0).retrain.augment == "shift"
     events = blobs(shape=(3, *SHAPE), kind="events")
     assert ec_snn.experiment(p, events, 0).retrain.augment == ""
     data = ec_snn.load_data(SplitNetworks(calibration=50, validation=70))

@@ -258,7 +258,7 @@ def load_data(p: PrunedNetworks) -> Data:
 def experiment(p: PrunedNetworks, data: Data, seed: int) -> EcSnn:
     """The experiment of one ``seed`` with a chapter's parameters; what the chapter does not take has its default."""
     p = SimpleNamespace(**(RepeatedSplitNetworks().asdict() | p.asdict()))
-    augment = "" if data.kind == "events" else p.augment
+    augment = {"image": p.augment, "audio": p.augment_sounds, "events": ""}[data.kind]
     common = {"batch_size": p.batch_size, "label_smoothing": p.label_smoothing, "loss": "mean_loss"}
     warm = Recipe(epochs=p.warm_epochs, lr=p.lr, augment=augment, **common)
     tune = Recipe(epochs=p.epochs, lr=p.tune_lr, augment=augment, **common)
