@@ -405,3 +405,14 @@ def test_recorded_runs_relative_to_the_unsplit_features():
     over = ec_snn_tables.recorded_over_devices(found)
     assert over["run"].tolist() == ["a"] and over[["N = 1", "N = 5"]].to_numpy()[0] == pytest.approx([70, 80])
     assert len(ec_snn_tables.recorded_over_devices({})) == len(ec_snn_tables.recorded_sweeps({})) == 0
+
+
+def test_the_outcome_of_a_recorded_run_in_words():
+    manifest, tables = recorded([1, 3, 5], [0.7, 0.75, 0.8])
+    control = {"network": ["split", "one as large"] * 2, "accuracy": [0.8, 0.81, 0.8, 0.83]}
+    control["total_dense_macs"] = [500, 450] * 2
+    found = {"a": (manifest, tables | {"control": pd.DataFrame(control)})}
+    says = ec_snn_tables.recorded_outcome(found, "a", 5)
+    assert says.pop("numbers") == "3 and 5" and says.pop("split") == "75.0, 80.0"
+    expected = {"unsplit": 90, "pruned": 70, "loss": 10, "compute": 50, "energy": 75, "total": 1.25}
+    assert says == pytest.approx(expected | {"control": 82, "work": 90})

@@ -406,3 +406,31 @@ def recorded_over_devices(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
     several = rows[rows.duplicated(["run", "zeta"], keep=False)]
     wide = several.pivot(index=keys, columns="N", values="fused %")
     return wide.rename(columns="N = {}".format).rename_axis(columns=None).reset_index()
+
+
+def recorded_outcome(found: dict[str, tuple[dict, dict]], run: str, n_devices: int) -> dict[str, float | str]:
+    """What one of the recorded runs says in a sentence or two, accuracies in percent, with one ζ.
+
+    Args:
+        found: as for :func:`recorded_sweeps`.
+        run: its name there; N = 1 and N = ``n_devices`` are among its numbers of devices.
+        n_devices: N of ``loss``, ``compute``, ``energy`` and ``total``.
+
+    Returns:
+        ``unsplit``, ``pruned`` (N = 1), ``numbers`` (the other N) and ``split`` (their accuracies) as text; ``loss``,
+        unsplit minus fused in points; ``compute`` and ``energy``, in percent less than unsplit, of the most loaded
+        device; ``total``, energy of all in multiples of unsplit; ``control``, accuracy of one network about as large
+        as the largest fleet, and ``work``, its operations in percent of those.
+    """
+    rows = recorded_sweeps({run: found[run]}).set_index("N")
+    control = found[run][1]["control"].groupby("network").mean(numeric_only=True)
+    at, several, macs = rows.loc[n_devices], rows.drop(1), control["total_dense_macs"]
+    numbers = [str(n) for n in several.index]
+    return {
+        "unsplit": float(at["unsplit %"]), "pruned": float(rows.loc[1, "fused %"]),
+        "numbers": " and ".join(filter(None, [", ".join(numbers[:-1]), numbers[-1]])),
+        "split": ", ".join(f"{x:.1f}" for x in several["fused %"]), "loss": float(at["unsplit %"] - at["fused %"]),
+        "compute": float(100 - at["compute %"]), "energy": float(100 - at["energy %"]),
+        "total": float(at["total energy %"] / 100), "control": float(100 * control.loc["one as large", "accuracy"]),
+        "work": float(100 * macs["one as large"] / macs["split"]),
+    }  # fmt: skip
