@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -39,17 +39,17 @@ def cache_folder() -> Path:
     return Path(os.environ["SNNBOOK_CACHE"]) if os.environ.get("SNNBOOK_CACHE") else build_dir("networks")
 
 
-def kept_table(key: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+def kept_table(parts: Sequence, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """A table that takes long to make: from the cache's folder, or made and kept there, whole or not at all.
 
     Args:
-        key: over all that the table depends on, code included (:func:`code_hash`).
+        parts: all that the table depends on, code included (:func:`code_hash`), as JSON can hold it.
         make: makes it; its cells are what CSV can hold, its index is not kept.
 
     Raises:
         ValueError: for a damaged file, with its name; it is left alone.
     """
-    path = cache_folder() / f"{key}.csv"
+    path = cache_folder() / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}.csv"
     if not path.exists():
         text = make().to_csv(index=False)
         with atomic(path) as part:

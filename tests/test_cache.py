@@ -381,16 +381,18 @@ def test_a_table_is_made_once_whole_or_not_at_all(monkeypatch, tmp_path):
         raise Killed
 
     with pytest.raises(Killed):
-        kept_table("k", killed)
+        kept_table(["k", 1], killed)
     assert not list(tmp_path.rglob("*.csv"))
-    first = kept_table("k", lambda: table)
+    first = kept_table(["k", 1], lambda: table)
     pd.testing.assert_frame_equal(first, table.reset_index(drop=True), check_exact=True)
-    pd.testing.assert_frame_equal(kept_table("k", killed), first)
-    path = tmp_path / "new" / "k.csv"
+    pd.testing.assert_frame_equal(kept_table(["k", 1], killed), first)
+    with pytest.raises(Killed):
+        kept_table(["k", 2], killed)
+    (path,) = (tmp_path / "new").iterdir()
     for damaged in (b"", b'name,value\n"open', b"\xff\xfe,\n"):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"k\.csv is damaged"):
-            kept_table("k", killed)
+        with pytest.raises(ValueError, match=rf"{path.name} is damaged"):
+            kept_table(["k", 1], killed)
         assert path.read_bytes() == damaged
 
 

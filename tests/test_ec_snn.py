@@ -11,6 +11,7 @@ import torch
 from tiny import blobs, same_state
 
 from snnbook import cache, store
+from snnbook.cache import SPIKING_CODE, TRAINING_CODE, code_hash
 from snnbook.counts import count
 from snnbook.data.core import SPLITS
 from snnbook.energy import count_operations, joules
@@ -286,6 +287,22 @@ def test_a_point_of_the_sweep_sums_up_its_devices(e, plan):
     table = ec_snn_tables.fused_accuracy(e, plan, list(FUSIONS)).set_index("fusion")["accuracy"]
     assert point["accuracy"] == table["mlp"] and table["unsplit"] == accuracy(e.parent(), e.data)
     assert (point["n_devices"], point["zeta"]) == (2, 92.0) and 0 < point["filters"] <= 1
+
+
+def test_points_of_a_sweep_are_kept(e, plan, monkeypatch):
+    first = ec_snn_tables.sweep(e, [plan], samples=10)
+    again = replace(e)  # nothing in memory
+    monkeypatch.setattr(ec_snn_tables, "trade_off", lambda *_: pytest.fail("measured again"))
+    pd.testing.assert_frame_equal(ec_snn_tables.sweep(again, [plan], samples=10), first)
+    slower = replace(e.fuse, lr=e.fuse.lr / 2)
+    for other in ({"fuse": slower}, {"hide": 0.7}, {"views": 1}, {}):
+        with pytest.raises(pytest.fail.Exception, match="measured again"):
+            ec_snn_tables.remembered(replace(e, **other), plan, samples=10 if other else 11)
+
+
+def test_code_that_measures_exists():
+    assert code_hash(ec_snn_tables.MEASURING_CODE)  # a file that is not there raises
+    assert {"splitting/fusion", *TRAINING_CODE, *SPIKING_CODE} <= set(ec_snn_tables.MEASURING_CODE)
 
 
 def test_host_latency_is_measured_for_every_part(e, plan):

@@ -6,8 +6,6 @@ method, and chapters share what they have in common.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 
 import pandas as pd
@@ -108,18 +106,17 @@ def measure(experiment: TwoStage, method: str, time_steps: Sequence[int], sample
     return table.assign(**about, loss=table["ann_accuracy"] - table["accuracy"], relu_loss=relu - table["accuracy"])
 
 
-def _key(experiment: TwoStage, method: str, time_steps: Sequence[int], samples: int) -> str:
+def _decisive(experiment: TwoStage, method: str, time_steps: Sequence[int], samples: int) -> list:
     nets = {id(net): net for net in (experiment.ann(method, t) for t in time_steps)}
     parts = [state_hash(net) for net in (experiment.network("relu"), *nets.values())]
     parts += [experiment.data.fingerprint, method, samples, list(time_steps), experiment.seed]
-    parts += [repr(experiment.tuning), pick_device(experiment.device), code_hash(MEASURING_CODE)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    return [*parts, repr(experiment.tuning), pick_device(experiment.device), code_hash(MEASURING_CODE)]
 
 
 def remembered(experiment: TwoStage, method: str, time_steps: Sequence[int], samples: int) -> pd.DataFrame:
     """:func:`measure`, or what it gave when the same was measured before."""
     given = experiment, method, time_steps, samples
-    return kept_table(_key(*given), lambda: measure(*given))
+    return kept_table(_decisive(*given), lambda: measure(*given))
 
 
 def benchmark(

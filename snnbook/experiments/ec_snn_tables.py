@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import store
+from ..cache import SPIKING_CODE, TRAINING_CODE, code_hash, kept_table, modules_of, state_hash
 from ..checks import check
 from ..counts import count
 from ..energy import ann_operations, count_operations, joules
@@ -31,6 +32,13 @@ from ..splitting.prune import pruned_size
 from ..splitting.submodel import device_part, payload_bits, relabelled, server_part
 from ..train import pick_device
 from .ec_snn import EcSnn, SplitPlan
+
+#: What decides, beside the networks and the data, what a point of a sweep gives.
+MEASURING_CODE = (
+    *modules_of("splitting"),
+    *("experiments/ec_snn", "experiments/ec_snn_tables", "experiments/samples", "store", "energy", "counts"),
+    *("models", "fold", "record", *TRAINING_CODE, *SPIKING_CODE),
+)
 
 
 def _predicted(net: Network, e: EcSnn, split: str) -> tuple[Tensor, Tensor]:
@@ -318,10 +326,29 @@ def trade_off(
     return row
 
 
+def _decisive(e: EcSnn, plan: SplitPlan, *options) -> list:
+    nets = [state_hash(net) for net in (e.parent(), *e.submodels(plan))]
+    parts = [*nets, e.time_steps, e.hard_reset, repr(plan), e.data.fingerprint, repr(device(SENDER)), *options]
+    parts += [repr(replace(e.fuse, seed=e.seed)), e.width, e.hide, e.views, e.warm.augment if e.views else ""]
+    return [*parts, pick_device(e.device), code_hash(MEASURING_CODE)]
+
+
+def remembered(
+    e: EcSnn, plan: SplitPlan, rule: str = "mlp", samples: int | None = None, model: str = "45nm_fp32"
+) -> pd.DataFrame:
+    """:func:`trade_off` as a table of one row, or what it gave when the same was measured before."""
+    given = plan, rule, samples, model
+    return kept_table(_decisive(e, *given), lambda: pd.DataFrame([trade_off(e, *given)]))
+
+
 def sweep(e: EcSnn, plans: Sequence[SplitPlan], rule: str = "mlp", **options) -> pd.DataFrame:
-    """:func:`trade_off` of several plans: columns ``n_devices``, ``zeta`` and those of a point."""
-    points = [{"n_devices": len(p.parts), "zeta": p.zeta} | trade_off(e, p, rule, **options) for p in plans]
-    return pd.DataFrame(points)
+    """:func:`trade_off` of several plans: columns ``n_devices``, ``zeta`` and those of a point.
+
+    A sweep that was stopped goes on with the next plan; options as there.
+    """
+    points = [remembered(e, plan, rule, **options) for plan in plans]
+    about = {"n_devices": [len(plan.parts) for plan in plans], "zeta": [plan.zeta for plan in plans]}
+    return pd.concat([pd.DataFrame(about), pd.concat(points, ignore_index=True)], axis=1)
 
 
 def dense_of_devices(e: EcSnn, plan: SplitPlan) -> list[float]:

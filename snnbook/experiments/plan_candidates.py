@@ -10,8 +10,6 @@ Trained networks come from the cache where those chapters have run with the same
 from __future__ import annotations
 
 import ast
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -240,8 +238,7 @@ def remembered(p: Params, data: Data, also: Sequence, make: Callable[[], list[De
     """What ``make`` gives, or what it gave before with the same parameters, data, ``also`` and code."""
     given = p.asdict() | {"out_dir": "", "data_dir": "", "device": str(pick_device(p.device))}
     parts = [p.notebook, given, data.fingerprint, list(also), code_hash(PLANNING_CODE)]
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-    return from_table(kept_table(key, lambda: to_table(make())))
+    return from_table(kept_table(parts, lambda: to_table(make())))
 
 
 def _points(p: SplitPruneTradeoffs, fused: FusedInference) -> list[tuple[int, float]]:

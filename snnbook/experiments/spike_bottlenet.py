@@ -8,8 +8,6 @@ both together.
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -166,18 +164,17 @@ def measure(experiment: SpikeBottleNet, candidate: Candidate, samples: int, best
     return pd.DataFrame([row])
 
 
-def _key(experiment: SpikeBottleNet, candidate: Candidate, samples: int, best_steps: int) -> str:
+def _decisive(experiment: SpikeBottleNet, candidate: Candidate, samples: int, best_steps: int) -> list:
     nets = [experiment.backbone(T) for T in (candidate.time_steps, best_steps)]
     parts = [*map(state_hash, nets), repr(nets[0]), experiment.data.fingerprint, list(candidate), samples, best_steps]
     parts += [repr(replace(experiment.fine_tuning, seed=experiment.seed)), pick_device(experiment.device)]
-    parts += [code_hash(MEASURING_CODE)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    return [*parts, code_hash(MEASURING_CODE)]
 
 
 def remembered(experiment: SpikeBottleNet, candidate: Candidate, samples: int, best_steps: int) -> pd.DataFrame:
     """:func:`measure`, or what it gave when the same was measured before."""
     given = experiment, candidate, samples, best_steps
-    return kept_table(_key(*given), lambda: measure(*given))
+    return kept_table(_decisive(*given), lambda: measure(*given))
 
 
 def search(experiment: SpikeBottleNet, candidates: Sequence[Candidate], samples: int) -> pd.DataFrame:
