@@ -428,8 +428,10 @@ def test_the_outcome_of_a_recorded_run_in_words():
     manifest, tables = recorded([1, 3, 5], [0.7, 0.75, 0.8])
     control = {"network": ["split", "one as large"] * 2, "accuracy": [0.8, 0.81, 0.8, 0.83]}
     control["total_dense_macs"] = [500, 450] * 2
+    manifest["parameters"] |= {"min_filters": 8, "rewarm_epochs": 15, "retrain_epochs": 4}
     found = {"a": (manifest, tables | {"control": pd.DataFrame(control)})}
     says = ec_snn_tables.recorded_outcome(found, "a", 5)
     assert says.pop("numbers") == "3 and 5" and says.pop("split") == "75.0, 80.0"
     expected = {"unsplit": 90, "pruned": 70, "loss": 10, "compute": 50, "energy": 75, "total": 1.25}
-    assert says == pytest.approx(expected | {"control": 82, "work": 90})
+    assert [says.pop(name) for name in ("zeta", "floor", "epochs")] == ["92", "8", "19"]
+    assert says == pytest.approx(expected | {"control": 82, "gap": 2, "work": 90})

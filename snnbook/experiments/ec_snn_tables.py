@@ -447,17 +447,21 @@ def recorded_outcome(found: dict[str, tuple[dict, dict]], run: str, n_devices: i
         ``unsplit``, ``pruned`` (N = 1), ``numbers`` (the other N) and ``split`` (their accuracies) as text; ``loss``,
         unsplit minus fused in points; ``compute`` and ``energy``, in percent less than unsplit, of the most loaded
         device; ``total``, energy of all in multiples of unsplit; ``control``, accuracy of one network about as large
-        as the largest fleet, and ``work``, its operations in percent of those.
+        as the largest fleet, ``gap``, control minus fused in points, and ``work``, its operations in percent of those
+        of the fleet; ``zeta``, ``floor`` (filters that a layer keeps at least) and ``epochs`` of retraining as text.
     """
+    given = found[run][0]["parameters"]
     rows = recorded_sweeps({run: found[run]}).set_index("N")
     control = found[run][1]["control"].groupby("network").mean(numeric_only=True)
     at, several, macs = rows.loc[n_devices], rows.drop(1), control["total_dense_macs"]
-    numbers = [str(n) for n in several.index]
+    numbers, alone = [str(n) for n in several.index], float(100 * control.loc["one as large", "accuracy"])
     return {
+        "zeta": f"{at['zeta']:g}", "floor": str(given["min_filters"]),
+        "epochs": str(given["rewarm_epochs"] + given["retrain_epochs"]),
         "unsplit": float(at["unsplit %"]), "pruned": float(rows.loc[1, "fused %"]),
         "numbers": " and ".join(filter(None, [", ".join(numbers[:-1]), numbers[-1]])),
         "split": ", ".join(f"{x:.1f}" for x in several["fused %"]), "loss": float(at["unsplit %"] - at["fused %"]),
         "compute": float(100 - at["compute %"]), "energy": float(100 - at["energy %"]),
-        "total": float(at["total energy %"] / 100), "control": float(100 * control.loc["one as large", "accuracy"]),
+        "total": float(at["total energy %"] / 100), "control": alone, "gap": float(alone - at["fused %"]),
         "work": float(100 * macs["one as large"] / macs["split"]),
     }  # fmt: skip
