@@ -149,12 +149,16 @@ def _drive_gradient(*arguments) -> tuple[Tensor, None]:
 
 
 @cache
-def _compiled(function: Callable, key: tuple) -> Callable:
-    """``function`` compiled for one ``key`` of constants, as a code object of its own, for the compiler's sake."""
+def _compiled(function: Callable, key: tuple, threads: int) -> Callable:
+    """``function`` compiled for one ``key`` of constants, as a code object of its own, for the compiler's sake.
+
+    The number of threads stands in what is compiled: it is named, or a process would find a kernel of another one on
+    disk and wait at its barriers for cores that it does not have.
+    """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "No CUDA runtime is found"
     code = function.__code__.replace(co_name=f"{function.__name__}_{abs(hash(key))}")
     fresh = FunctionType(code, function.__globals__, code.co_name)
-    return torch.compile(fresh, dynamic=True, options={"compile_threads": 1})
+    return torch.compile(fresh, dynamic=True, options={"compile_threads": 1, "cpp.threads": threads})
 
 
 def _run(function: Callable, plain: Callable, key: tuple, size: int, *arguments):
@@ -164,7 +168,7 @@ def _run(function: Callable, plain: Callable, key: tuple, size: int, *arguments)
         return function(*arguments)
     if wanted and not _state["broken"]:
         try:
-            return _compiled(function, key)(*arguments)
+            return _compiled(function, key, torch.get_num_threads())(*arguments)
         except Exception as error:  # whatever a missing or broken compiler raises
             _state["broken"] = True
             reason = (str(error).strip().splitlines() or ["?"])[0]

@@ -107,9 +107,25 @@ def test_without_a_compiler_it_says_so_once_and_gives_the_same(monkeypatch, capl
     kernels._compiled.cache_clear()
 
 
+def test_a_kernel_is_compiled_for_its_number_of_threads(monkeypatch):
+    """Two runs with other numbers of threads share a folder of compiled kernels, which are made for one number."""
+    asked, before = [], torch.get_num_threads()
+    monkeypatch.setattr(torch, "compile", lambda f, options, **_: asked.append(options["cpp.threads"]) or f)
+    kernels._compiled.cache_clear()
+    try:
+        with kernels.backend("compiled"):
+            for threads in (1, 2, 1):
+                torch.set_num_threads(threads)
+                kernels.forward(torch.ones(2, 3), torch.zeros(()), kernels.Dynamics())
+    finally:
+        torch.set_num_threads(before)
+        kernels._compiled.cache_clear()
+    assert asked == [1, 2]
+
+
 def test_small_drives_are_not_compiled(monkeypatch):
     asked = []
-    monkeypatch.setattr(kernels, "_compiled", lambda f, key: asked.append(key) or kernels._in_place)
+    monkeypatch.setattr(kernels, "_compiled", lambda f, key, threads: asked.append(key) or kernels._in_place)
     monkeypatch.setattr(kernels, "LARGE", 100)
     IF()(torch.ones(4, 24))
     assert asked == []
