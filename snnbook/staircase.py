@@ -184,7 +184,7 @@ def steps_to_reach(threshold: float, error: float, shift: float = 0.0) -> int:
 
 
 def bias(time_steps: int, levels: int, shift: float = 0.0, ann_shift: float = 0.0) -> float:
-    """E[φ_T − a_L]/λ for z uniform on [0, λ) and θ = λ: (s_T − ½)/T − (s_L − ½)/L.
+    """E[φ_T − a_L]/λ for z uniform on [0, λ) and θ = λ: (δ_T − ½)/T − (δ_L − ½)/L.
 
     Args:
         time_steps: T of the IF neuron.

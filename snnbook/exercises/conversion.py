@@ -101,7 +101,7 @@ def start(answer):
         answer,
         lambda time_steps, levels: -staircase.bias(time_steps, levels) * time_steps,
         [(8, 8), (4, 8), (1, 8), (16, 8), (64, 8), (3, 4)],
-        hint="Set the bias to zero with s_L = 0 and solve for s_T; the result is in units of θ.",
+        hint="Set the bias to zero with δ_L = 0 and solve for δ_T; the result is in units of θ.",
         mistakes={"The sign is wrong way round: for T < L the staircase is too low and wants charge.": (
             lambda time_steps, levels: staircase.bias(time_steps, levels) * time_steps
         )},
