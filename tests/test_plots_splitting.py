@@ -114,6 +114,8 @@ def test_zeta_sweep_has_a_curve_for_each_number_and_the_unsplit_line():
     np.testing.assert_allclose(axes[0].lines[1].get_ydata(), [80, 95])
     np.testing.assert_allclose(axes[0].lines[2].get_ydata(), [97, 97])
     np.testing.assert_allclose(axes[1].lines[0].get_ydata(), np.array([1, 2]) / 1024)
+    low, high = axes[0].get_ylim()  # accuracies of 50 to 97 %
+    assert 40 < low < 50 and 97 < high < 107 and [ax.get_ylim()[0] for ax in axes[1:]] == [0, 0, 0]
 
 
 def test_trade_offs_are_relative_and_one_device_is_its_own_total():

@@ -161,11 +161,16 @@ def costs(e: EcSnn, plan: SplitPlan, samples: int | None = None, model: str = "4
         row = _cost(str(i), names(classes), device_part(net), e, samples, model)
         rows.append(row | {"payload_bits": payload_bits(net, e.shape)})
     table = pd.DataFrame(rows)
-    return table.assign(joules_with_link=table["joules"] + _joules_to_send(table["payload_bits"]))
+    return table.assign(joules_with_link=_with_link(table))
 
 
-def _joules_to_send(bits: pd.Series) -> pd.Series:
+def _joules_to_send(bits: pd.Series | float) -> pd.Series | float:
     return bits * device(SENDER).joules_per_bit
+
+
+def _with_link(rows: pd.DataFrame | pd.Series) -> pd.Series | float:
+    """Joules of one row or of each, with those of the bits that it sends."""
+    return rows["joules"] + _joules_to_send(rows["payload_bits"])
 
 
 def _references(e: EcSnn, samples: int | None, model: str) -> list[dict[str, object]]:
@@ -398,7 +403,7 @@ def recorded_sweeps(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
     Returns:
         Columns ``run``, ``dataset``, ``model``, ``N``, ``zeta``; in percent ``unsplit %``, ``fused %``; of the unsplit
         convolutions: ``compute %`` and ``energy %`` (most loaded device), ``total energy %``, and ``with link %``, the
-        same with what :data:`SENDER` needs to send all features.
+        same where both, devices and unsplit convolutions, also pay what :data:`SENDER` needs to send their features.
     """
     parts = []
     for name, (manifest, tables) in found.items():
@@ -406,12 +411,13 @@ def recorded_sweeps(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
         unsplit = float(tables["fused"].groupby("fusion")["accuracy"].mean()["unsplit"])
         mean = tables["sweep"].groupby(["n_devices", "zeta"], as_index=False).mean(numeric_only=True)
         given = {key: manifest["parameters"][key] for key in ("dataset", "model")}
+        sent = mean["total_joules"] + _joules_to_send(mean["total_payload_bits"])
         columns = {
             "run": name, **given, "N": mean["n_devices"], "zeta": mean["zeta"], "unsplit %": 100 * unsplit,
             "fused %": 100 * mean["accuracy"], "compute %": 100 * mean["largest_dense_macs"] / whole["dense_macs"],
             "energy %": 100 * mean["largest_joules"] / whole["joules"],
             "total energy %": 100 * mean["total_joules"] / whole["joules"],
-            "with link %": 100 * (mean["total_joules"] + _joules_to_send(mean["total_payload_bits"])) / whole["joules"],
+            "with link %": 100 * sent / _with_link(whole),
         }  # fmt: skip
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

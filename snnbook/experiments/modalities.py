@@ -100,7 +100,8 @@ def events_per_sample(data: Data) -> float:
 def input_bits(data: Data) -> float:
     """Bits of a test sample as its sensor could send it.
 
-    Pictures and audio maps: 8 bits a value. Events: the address of each among T · C · H · W.
+    Pictures and audio maps: 8 bits a value, of a picture as the network sees it; the digits, enlarged from 8 × 8 to
+    16 × 16, had a quarter of these bits when they were sensed. Events: the address of each among T · C · H · W.
     """
     if data.kind != "events":
         return float(VALUE_BITS * math.prod(data.shape))

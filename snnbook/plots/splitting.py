@@ -228,6 +228,8 @@ QUANTITIES = {
 def zeta_sweep(table: pd.DataFrame, unsplit: dict[str, float]) -> Figure:
     """Accuracy and what the most loaded device needs against ζ, one curve for each number of devices.
 
+    Costs begin at zero; the axis of accuracy shows only the range that there is.
+
     Args:
         table: from :func:`snnbook.experiments.ec_snn_tables.sweep`.
         unsplit: ``accuracy``, ``bytes``, ``atsan``, ``dense_macs`` of the unsplit network (features only), dashed.
@@ -239,7 +241,7 @@ def zeta_sweep(table: pd.DataFrame, unsplit: dict[str, float]) -> Figure:
         for (n, rows), colour, marker in zip(table.groupby("n_devices"), COLOURS, MARKERS, strict=False):
             ax.plot(rows["zeta"], rows[key] / unit, color=colour, marker=marker, ms=5, label=f"N = {n}")
         ax.axhline(unsplit[column] / unit, color="#333333", ls="--", lw=1, label="unsplit")
-        ax.set(ylabel=label, ylim=(0, None))
+        ax.set(ylabel=label, ylim=(None if column == "accuracy" else 0, None))
     for ax in axes[1]:
         ax.set_xlabel("threshold ζ, %")
     axes[0, 0].legend(loc="lower right", fontsize=8)
