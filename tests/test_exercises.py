@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import nbclient
@@ -99,6 +100,18 @@ def test_meeting_fills_ninety_minutes_with_question_and_answers(page):
     assert len(re.findall(r"^:class: dropdown$", text.split("## Check yourself")[1], re.MULTILINE)) >= 3
     for heading in ("Before the meeting", "A question for the room", "Until next time"):
         assert f"\n## {heading}\n" in text
+
+
+def reading(page: Path, heading: str) -> set[str]:
+    """Chapters, quoted sections and figures that a section of a meeting's page names."""
+    section = page.read_text().split(f"## {heading}")[1].split("\n## ")[0]
+    return set(re.findall(r'notebooks/\w+|"[^"]+"|picture|first figure|first two sections', section))
+
+
+@pytest.mark.parametrize(("page", "following"), pairwise(MEETINGS), ids=lambda path: path.stem)
+def test_a_meeting_asks_to_read_what_the_next_one_expects(page, following):
+    expected = reading(following, "Before the meeting")
+    assert expected and expected <= reading(page, "Until next time")
 
 
 def test_meetings_of_pages_and_slides_agree():
