@@ -24,6 +24,7 @@ import slides  # noqa: E402
 CHAPTERS = course.read_notebooks(ROOT)
 PLAN = yaml.safe_load((ROOT / "book" / "course" / "course.yml").read_text())
 MYST = re.compile(r"\{[a-z:-]+\}`|^(`{3,}|:{3,})\{", re.MULTILINE)
+GLUED = re.compile(r"\{glue:\w+\}`(?:(?P<page>[^`:]*)::)?(?P<key>[^`:]+)(?::[^`]*)?`")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,53 @@ def test_student_has_every_stub_and_no_solution(written, stem):
     assert hidden and not [line for line in hidden if line in everything]
     exercises = sum(cell.source.count("{exercise}") for cell in CHAPTERS[stem].cells if cell.cell_type == "markdown")
     assert len(re.findall(r"^### Exercise \d+: ", everything, re.MULTILINE)) == exercises
+
+
+def prose(notebook) -> tuple[str, str]:
+    """Text and captions of a chapter, and the same without solutions."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    captions = "\n".join(md.figure_of(cell).get("caption", "") for cell in notebook.cells if cell.cell_type == "code")
+    return f"{text}\n{captions}", f"{course.SOLUTION.sub('', text)}\n{captions}"
+
+
+def glued(text: str, stem: str) -> set[tuple[str, str]]:
+    """Values that a text of a chapter asks for: (stem of the notebook that makes it, key)."""
+    return {(Path(m["page"]).stem if m["page"] else stem, m["key"]) for m in GLUED.finditer(text)}
+
+
+def made(cell) -> set[str]:
+    """Keys of the values that a code cell glues, by its outputs and by what its source names."""
+    names = {output.get("metadata", {}).get("scrapbook", {}).get("name") for output in cell.outputs}
+    return {name for name in names if name} | set(re.findall(r'\bglue\(\s*"([^"]+)"', cell.source))
+
+
+def given_away(notebooks: dict[str, nbformat.NotebookNode]) -> set[tuple[str, str, str]]:
+    """Values that only solutions use and a cell of a student's notebook makes: (stem, cell, key)."""
+    everywhere = set.union(*(glued(prose(nb)[0], stem) for stem, nb in notebooks.items()))
+    in_the_open = set.union(*(glued(prose(nb)[1], stem) for stem, nb in notebooks.items()))
+    secret = everywhere - in_the_open
+    cells = ((stem, c) for stem, nb in notebooks.items() for c in course.without_solutions(nb))
+    found = ((stem, c.id, key) for stem, c in cells if c.cell_type == "code" for key in made(c))
+    return {(stem, cell, key) for stem, cell, key in found if (stem, key) in secret}
+
+
+def test_what_only_solutions_say_is_computed_where_students_do_not_see_it():
+    assert not given_away(CHAPTERS)
+
+
+def test_a_value_that_only_a_solution_says_is_found_in_a_cell_for_everybody():
+    names = ("told", "secret", "hidden", "far")
+    glues = {name: v4.new_code_cell(f'glue(\n    "{name}", 1.0)', id=name) for name in names}
+    looped = v4.new_code_cell("glue(name, 2.0)", id="loop", outputs=[v4.new_output("display_data", metadata={
+        "scrapbook": {"name": "looped"}})])  # fmt: skip
+    glues["hidden"].metadata["tags"] = ["solution"]
+    said = "".join(f"{{glue:text}}`{name}:.2f` " for name in ("told", "secret", "hidden", "looped", "far"))
+    ours = v4.new_notebook(cells=[
+        v4.new_markdown_cell("It is {glue:text}`told`."), *glues.values(), looped,
+        v4.new_markdown_cell(f"```{{exercise}} E\n:label: ex-e\n```\n\n```{{solution}} ex-e\n\n{said}\n```"),
+    ])  # fmt: skip
+    other = v4.new_notebook(cells=[v4.new_markdown_cell("There: {glue:text}`../notebooks/01_a.ipynb::far:.1f`.")])
+    assert given_away({"01_a": ours, "02_b": other}) == {("01_a", "secret", "secret"), ("01_a", "loop", "looped")}
 
 
 @pytest.mark.parametrize("stem", CHAPTERS)

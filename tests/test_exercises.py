@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import nbclient
@@ -101,6 +102,18 @@ def test_meeting_fills_ninety_minutes_with_question_and_answers(page):
         assert f"\n## {heading}\n" in text
 
 
+def reading(page: Path, heading: str) -> set[str]:
+    """Chapters, quoted sections and figures that a section of a meeting's page names."""
+    section = page.read_text().split(f"## {heading}")[1].split("\n## ")[0]
+    return set(re.findall(r'notebooks/\w+|"[^"]+"|picture|first figure|first two sections', section))
+
+
+@pytest.mark.parametrize(("page", "following"), pairwise(MEETINGS), ids=lambda path: path.stem)
+def test_a_meeting_asks_to_read_what_the_next_one_expects(page, following):
+    expected = reading(following, "Before the meeting")
+    assert expected and expected <= reading(page, "Until next time")
+
+
 def test_meetings_of_pages_and_slides_agree():
     plan = yaml.safe_load((ROOT / "book" / "course" / "course.yml").read_text())
     assert len(plan["meetings"]) == len(MEETINGS) == 6
@@ -126,7 +139,11 @@ def doubling(monkeypatch):
 
     @exercise("ex-test-double", "00_test")
     def checker(answer):
-        mistakes = {"That is the square.": lambda x: x * x}
+        mistakes = {
+            "That is the quotient.": lambda x: x / (x - 2),
+            "That is the square.": lambda x: x * x,
+            "Nothing comes of threes.": lambda x: None if x == 3 else 2 * x,
+        }
         close(answer, lambda x: 2 * x, [(0.0,), (2.0,), (3.0,)], hint="Twice as much.", mistakes=mistakes)
 
 
@@ -146,6 +163,18 @@ def identity(x):
 def nothing(x): ...
 
 
+def unwritten(x):
+    return ...
+
+
+def silent_at_two(x):
+    return None if x == 2 else 1 / 0 if x == 3 else 2 * x
+
+
+def silent_at_three(x):
+    return None if x == 3 else 2 * x
+
+
 def crash(x):
     return x.shape
 
@@ -156,6 +185,9 @@ def crash(x):
         (square, "ex-test-double: square(3) returned 9, expected 6. That is the square."),
         (identity, "ex-test-double: identity(2) returned 2, expected 4. Twice as much."),
         (nothing, "ex-test-double: still a stub: nothing(0) returned None."),
+        (unwritten, "ex-test-double: still a stub: unwritten(0) returned Ellipsis."),
+        (silent_at_two, "ex-test-double: silent_at_two(2) returned None, expected 4. Twice as much."),
+        (silent_at_three, "ex-test-double: silent_at_three(3) returned None, expected 6. Nothing comes of threes."),
         (crash, "ex-test-double: crash(0) raised AttributeError: 'float' object has no attribute 'shape'"),
         (None, "ex-test-double is still a stub: the answer is None."),
         (..., "ex-test-double is still a stub: the answer is Ellipsis."),
@@ -213,10 +245,19 @@ def test_none_is_an_answer_where_it_is_right():
         call({}.get, "absent")
 
 
+def test_none_in_every_case_is_a_stub_even_where_none_is_right_first():
+    with pytest.raises(NotYet, match=r"^still a stub: nothing\(1\) returned None\.$"):
+        equal(nothing, {2: "two"}.get, [(1,), (2,)])
+    with pytest.raises(NotYet, match=r"^still a stub: nothing\(1\) returned None\.$"):
+        law(nothing, [(1,), (2,)], lambda y, x: y > x, "more comes out")
+
+
 def test_law_names_input_result_and_law():
     law(abs, [(-2.0,), (3.0,)], lambda y, x: y >= x, "a size is no smaller than its number")
     with pytest.raises(NotYet, match=r"identity\(-2\) returned -2, which breaks the law: sizes are not negative\."):
         law(identity, [(1.0,), (-2.0,)], lambda y, x: y >= 0, "sizes are not negative")
+    with pytest.raises(NotYet, match=r"silent_at_three\(3\) returned None, which breaks the law: sizes are numbers\."):
+        law(silent_at_three, [(1.0,), (3.0,)], lambda y, x: y >= 0, "sizes are numbers")
 
 
 def test_value_does_not_give_the_answer_away():

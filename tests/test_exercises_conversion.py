@@ -66,6 +66,25 @@ def first_good(losses, within):
     return min((T for T, loss in losses.items() if loss <= within), default=None)
 
 
+def small_either_way(losses, within):
+    found = None
+    for T in sorted(losses, reverse=True):
+        if abs(losses[T]) > within:
+            break
+        found = T
+    return found
+
+
+def least_as_a_number(losses, within):
+    """Right wherever there is a measured T that is enough, and 0 in place of None."""
+    late = [T for T in losses if all(losses[t] <= within for t in losses if t >= T)]
+    return min(late, default=0)
+
+
+def silent_if_unsorted(losses, within):
+    return None if list(losses) != sorted(losses) else least_as_a_number(losses, within) or None
+
+
 def reset_detached(slopes, threshold):
     return [threshold * sum(slopes[start:]) for start in range(len(slopes))]
 
@@ -124,6 +143,11 @@ WRONG = [
     ("ex-two-stage-cure", lambda T, L, shift: 1 / 2, "the mean output"),
     ("ex-two-stage-cure", lambda T, L, shift: max(0.0, 1 / 2 - T / L * (1 / 2 - shift)), "below zero"),
     ("ex-two-stage-enough", first_good, "it has to stay small"),
+    ("ex-two-stage-enough", small_either_way, "returned None, expected 2. A loss below 0 is a gain"),
+    ("ex-two-stage-enough", least_as_a_number, "expected None"),
+    ("ex-two-stage-enough", silent_if_unsorted, "returned None, expected 16. None where no measured T"),
+    ("ex-two-stage-enough", lambda losses, within: None, "still a stub"),
+    ("ex-benchmark-budget", lambda rows, budget: None, "still a stub"),
     ("ex-two-stage-through-reset", reset_detached, "with the reset detached"),
     ("ex-two-stage-images", lambda sigma, T, within: math.ceil((sigma / within) ** 2), "and its error too"),
     ("ex-benchmark-budget", pre_run_free, "waits for the pre-run"),

@@ -94,6 +94,7 @@ WRONG = [
     ("ex-01-carried", lambda drives, T, theta: [int(T * x // theta) for x in drives], "reset before each sample"),
     ("ex-02-stride", fan_out_without_edges, "Output o sees"),
     ("ex-02-time", lambda rate, mac, ac, area: math.floor(mac / (ac * rate * area)), "nothing is saved"),
+    ("ex-02-time", lambda rate, mac, ac, area: math.ceil(mac / (ac * rate * area)), "as much as the ANN, or more"),
     ("ex-02-time", lambda rate, mac, ac, area: math.ceil(mac / (ac * rate)) - 1, "Behind a pool"),
     ("ex-02-merge", lambda f, mac, ac: (4 * f * ac, 4 * f * mac), "at least one of four"),
     ("ex-02-neurons", lambda n, T, s, leaky, soft: (n * T * leaky, 2 * n * T + s), "1 AC a spike"),

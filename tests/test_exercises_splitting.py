@@ -36,6 +36,53 @@ def biases_added(layers):
     return weight, sum(bias for _, bias in layers)
 
 
+def biases_dropped_between_unequal_layers(layers):
+    """Right as long as all layers are of one size."""
+    weight, bias = layers[0]
+    for w, b in layers[1:]:
+        weight, bias = w @ weight, (w @ bias if w.shape[0] == w.shape[1] else 0) + b
+    return weight, bias
+
+
+def last_bias(layers):
+    return biases_dropped_between_unequal_layers(layers)[0], layers[-1][1]
+
+
+def kept_strictly(apoz, zeta, layer, floor):
+    below = sum(a < (zeta - layer) / 100 for a in apoz)
+    return sorted(sorted(range(len(apoz)), key=lambda f: apoz[f])[: max(below, floor)])
+
+
+def others_by(quota):
+    """The retraining size with another way to the quota."""
+
+    def size(counts, own):
+        each = quota(sum(counts) / (10 * len(counts)) - len(own))
+        return sum(n if k in own else min(n, each) for k, n in enumerate(counts))
+
+    return size
+
+
+def more_than_the_share(q, share):
+    return next(n for n in range(1, 9999) if 1 - (1 - q) ** n > share)
+
+
+def slack_greedy(sizes, joules, memory, budget):
+    free, found = set(range(len(memory))), {}
+    for s in sorted(range(len(sizes)), key=lambda s: -sizes[s]):
+        fits = [d for d in free if sizes[s] <= memory[d] and joules[s] < budget[d]]
+        if not fits:
+            return None
+        found[s] = min(fits, key=lambda d: memory[d])
+        free.remove(found[s])
+    return [found[s] for s in range(len(sizes))]
+
+
+def vote_with_other(logits, own, n_classes):
+    outside = logits[0] - math.log(n_classes - len(own))
+    return [logits[1 + own.index(k)] if k in own else outside for k in range(n_classes)]
+
+
 def slowest_sub_model(assignment, macs, bits, mac_rate, link_rate):
     return max(n / mac_rate[d] + b / link_rate[d] for d, n, b in zip(assignment, macs, bits, strict=True))
 
@@ -88,15 +135,21 @@ WRONG = [
     ("ex-apoz-chance", lambda a, b, n: a / n, "returned 0.333333, expected 0.5"),
     ("ex-apoz-rule", kept_without_floor, "floor is missing"),
     ("ex-apoz-rule", kept_with_the_last, "last-indexed"),
+    ("ex-apoz-rule", kept_strictly, "≤, not <"),
     ("ex-split-linear", lambda features, hidden, outputs: (features * outputs, features * outputs), "as trained"),
     ("ex-split-collapse", biases_added, "layers behind it"),
     ("ex-split-collapse", lambda layers: (layers[0][0] @ layers[1][0], layers[0][1]), "IndexError"),
+    ("ex-split-collapse", biases_dropped_between_unequal_layers, "layers behind it"),
+    ("ex-split-collapse", last_bias, "A matrix and a bias"),
     ("ex-split-others", others_without_limit, "gives all it has"),
+    ("ex-split-others", others_by(lambda quota: max(0, int(quota))), "returned 14, expected 15"),
+    ("ex-split-others", others_by(lambda quota: max(1, round(quota))), "returned 560, expected 551"),
     ("ex-split-others", lambda counts, own: sum(counts[k] for k in own), "where are the others"),
     ("ex-split-total", lambda n: 1 / n, "Both ends"),
     ("ex-split-total", lambda n: n**-2, "not of filters"),
     ("ex-placement-seconds", slowest_sub_model, "one after the other"),
     ("ex-placement-greedy", first_fit, "first device that fits"),
+    ("ex-placement-greedy", slack_greedy, "slack_greedy([5], [30], [10], [30]) returned None, expected [0]"),
     ("ex-placement-monotone", [(11, 20)], "two pairs"),
     ("ex-placement-monotone", [(8, 20), (8, 90)], "less than"),
     ("ex-placement-monotone", [(10, 20), (8, 90)], "fails with"),
@@ -104,6 +157,8 @@ WRONG = [
     ("ex-fused-bits", lambda *shape: math.prod(shape), "Those are bits"),
     ("ex-fused-bits", lambda *shape: math.prod(shape) // 8, "not full"),
     ("ex-fused-partial", lambda q, share: math.ceil(share / q), "do not just add up"),
+    ("ex-fused-partial", more_than_the_share, "more_than_the_share(0.5, 0.75) returned 3, expected 2. With one"),
+    ("ex-fused-vote", vote_with_other, "math domain error"),
     ("ex-fused-vote", vote_undivided, 'equal share of "other"'),
     ("ex-fused-vote", lambda logits, own, n_classes: logits, "breaks the law"),
     ("ex-fused-lost", bias_of_each, "bias is added once"),

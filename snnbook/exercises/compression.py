@@ -62,7 +62,7 @@ def split_price(answer):
     def bytes_for_bits(joules, payload, image):
         return joules / (image - payload) if payload < image else math.inf
 
-    cases = [(3.067e-3, 64, 3072), (1e-4, 1024, 3072), (5e-3, 2048, 150_528), (1e-3, 8192, 3072)]
+    cases = [(3.067e-3, 64, 3072), (1e-4, 1024, 3072), (5e-3, 2048, 150_528), (1e-3, 8192, 3072), (1e-3, 3072, 3072)]
     mistakes = {"The price is that of a bit, not of a byte.": bytes_for_bits}
     close(answer, reference, cases, "In joules a bit; math.inf if the cut never saves.", mistakes, atol=0.0)
 
@@ -103,18 +103,25 @@ def _interval(i: int, work: list[float], bits: list[float]) -> bool:
 
 @exercise("ex-codec-bits", CODEC)
 def codec_bits(answer):
-    """Channels behind a number of bytes, by packing more and more of them."""
+    """Whole bytes of channels as spikes and as codes, by packing both."""
 
-    def reference(n_bytes, bits_each, height, width):
-        sizes = ((c, len(pack(torch.zeros(bits_each, c, height, width)))) for c in range(1, 10_000))
-        return next(c for c, size in sizes if size >= n_bytes)
+    def reference(channels, height, width, time_steps, bits):
+        codes = torch.zeros(channels, height, width, dtype=torch.uint8)
+        return len(pack(torch.zeros(time_steps, *codes.shape))), len(pack_codes(codes, bits))
+
+    def each(channels, height, width, *depths):
+        return tuple(channels * math.ceil(height * width * n / 8) for n in depths)
 
     mistakes = {
-        "A byte has eight bits.": lambda n, bits, h, w: n // (bits * h * w),
-        "Every channel has height × width elements.": lambda n, bits, h, w: 8 * n // bits,
+        "The order is (spikes, codes).": lambda *case: reference(*case)[::-1],
+        "Those are bits; a byte has eight.": lambda c, h, w, T, b: (c * h * w * T, c * h * w * b),
+        "A byte that is not full is sent as well.": lambda c, h, w, T, b: (c * h * w * T // 8, c * h * w * b // 8),
+        "Bytes are in whole numbers, rounded up.": lambda c, h, w, T, b: (c * h * w * T / 8, c * h * w * b / 8),
+        "Channels are packed one behind the other: the bytes are rounded up once, not for each channel.": each,
+        "Every channel has height × width elements.": lambda c, h, w, T, b: reference(c, 1, 1, T, b),
     }
-    cases = [(256, 2, 4, 4), (256, 8, 4, 4), (64, 2, 2, 2), (2048, 4, 8, 8)]
-    equal(answer, reference, cases, mistakes=mistakes)
+    cases = [(64, 4, 4, 2, 8), (16, 4, 4, 4, 8), (5, 3, 3, 3, 6), (1, 3, 3, 1, 8), (7, 3, 3, 2, 4), (32, 2, 2, 4, 1)]
+    equal(answer, reference, cases, "Two numbers: bytes as spikes, bytes as codes.", mistakes)
 
 
 @exercise("ex-codec-reduction", CODEC)
@@ -173,6 +180,8 @@ def codec_wrap(answer):
         return int(Quantise(bits).codes(torch.tensor(x, dtype=torch.float64)))
 
     mistakes = {
+        "With 2^b steps in place of 2^b − 1 the values of codes and numbers do not agree.":
+            lambda x, bits: min(round(2**bits * x), 2**bits - 1),
         "The largest values wrap around.": lambda x, bits: round(2**bits * x) % 2**bits,
         "That code does not fit into b bits.": lambda x, bits: round(2**bits * x),
         "Rounding to the nearest step is closer than rounding down.": lambda x, bits: int((2**bits - 1) * x),
@@ -193,7 +202,8 @@ def energy_break_even(answer):
         "That is the other way round.": lambda mac, ac, T: ac / (mac * T),
     }
     prices = [(m.mac, m.ac) for m in ENERGY_MODELS.values()]
-    close(answer, reference, [(*pair, T) for pair in prices for T in (1, 4, 8)], mistakes=mistakes)
+    hint = "T · rate · ac is then mac. A rate above 1, which no neuron reaches, is not capped."
+    close(answer, reference, [(*pair, T) for pair in prices for T in (1, 4, 8)], hint, mistakes)
 
 
 @exercise("ex-energy-implied", ENERGY)
@@ -343,6 +353,7 @@ def noise_exit(answer):
     rng = np.random.default_rng(35)
     cases = [(np.array([[0.0, 1.0], [0.0, 5.0], [0.0, 0.0]]), level) for level in (0.6, 0.9, 0.95, 0.999)]
     cases += [(rng.normal(0, 3, (5, 4)).round(1), level) for level in (0.5, 0.8, 0.8, 0.95, 0.99)]
+    cases += [(np.zeros((3, 2)), 0.5)]
     equal(answer, reference, cases, "At the last step the server answers in any case.", mistakes)
 
 
@@ -368,6 +379,7 @@ def co_break_even(answer):
             lambda image, spikes, device, server, whole: 8 * (image - spikes) / (device + server),
     }
     cases = [(3072, 64, 0.080, 0.005, 0.007), (256, 64, 0.01, 0.002, 0.006), (3072, 512, 0.001, 0.002, 0.004)]
+    cases += [(256, 64, 0.5, 0.25, 0.75)]
     hint = "In bits a second; math.inf if splitting is faster at every rate."
     close(answer, reference, cases, hint, mistakes)
 

@@ -333,12 +333,15 @@ def enough(answer):
     equal(
         answer,
         package,
-        [*cases, (rising, 0.06), (rising, 0.0001)],
+        [*cases, (rising, 0.06), (rising, 0.0001), ({1: 0.5, 2: 0.0, 4: -0.3}, 0.01)],
         hint="None where no measured T is enough.",
         mistakes={
             "The loss gets larger again behind that T: it has to stay small.": lambda losses, within: min(
                 (T for T, loss in losses.items() if loss <= within), default=None
-            )
+            ),
+            "A loss below 0 is a gain, and within any bound.": lambda losses, within: package(
+                {T: abs(loss) for T, loss in losses.items()}, within
+            ),
         },
     )
 

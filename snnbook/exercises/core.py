@@ -146,20 +146,36 @@ def close(
         cases: tuples of arguments, one a case.
         hint: a sentence added to the message.
         mistakes: sentences about well-known wrong ways, each with the function that computes it; the first that gives
-            what the reader's function gave is said instead of the hint.
+            what the reader's function gave is said instead of the hint. One that raises is no match.
         rtol: relative tolerance.
         atol: absolute tolerance.
 
     Raises:
         NotYet: with the input, what came back and what was expected.
     """
+    cases = list(cases)
     for arguments in cases:
         want = reference(*copy.deepcopy(arguments))
-        got = call(answer, *arguments, may_be_none=want is None)
+        got = call(answer, *arguments, may_be_none=True)
         if not agree(got, want, rtol, atol):
-            ways = [say for say, wrong in (mistakes or {}).items() if agree(got, wrong(*arguments), rtol, atol)]
-            said = f"{_given(answer, arguments)} returned {show(got)}, expected {show(want)}. {(ways or [hint])[0]}"
+            _no_stub(answer, got, cases)
+            ways = (say for say, wrong in (mistakes or {}).items() if _gives(wrong, arguments, got, rtol, atol))
+            said = f"{_given(answer, arguments)} returned {show(got)}, expected {show(want)}. {next(ways, hint)}"
             raise NotYet(said.strip())
+
+
+def _no_stub(answer: object, got: object, cases: Sequence[Sequence]) -> None:
+    """Raise ``NotYet`` if ``got`` is None and the reader's function returns nothing but None in all cases."""
+    if got is None and all(_gives(answer, arguments, None) for arguments in cases):
+        raise NotYet(f"still a stub: {_given(answer, cases[0])} returned None.")
+
+
+def _gives(function: Callable, arguments: Sequence, result: object, rtol: float = 0.0, atol: float = 0.0) -> bool:
+    """Whether a function gives that result; one that raises an exception does not."""
+    try:
+        return agree(result, function(*copy.deepcopy(arguments)), rtol, atol)
+    except Exception:
+        return False
 
 
 def law(answer: object, cases: Iterable[Sequence], holds: Callable[..., object], says: str) -> None:
@@ -174,10 +190,12 @@ def law(answer: object, cases: Iterable[Sequence], holds: Callable[..., object],
     Raises:
         NotYet: with the input, what came back and the law.
     """
+    cases = list(cases)
     for arguments in cases:
-        got = call(answer, *arguments)
+        got = call(answer, *arguments, may_be_none=True)
+        _no_stub(answer, got, cases)
         given = f"{_given(answer, arguments)} returned {show(got)}"
-        require(holds(got, *arguments), f"{given}, which breaks the law: {says}.")
+        require(got is not None and holds(got, *arguments), f"{given}, which breaks the law: {says}.")
 
 
 def value(answer: object, expected: object, hint: str = "", rtol: float = 1e-6, atol: float = 1e-9) -> None:

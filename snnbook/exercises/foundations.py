@@ -196,7 +196,9 @@ def last_step(answer):
         [(0.15, 4.6, 0.9, 1), (0.15, 4.6, 0.9, 4), (0.1, 0.23, 0.03, 1), (0.25, 2.0, 0.5, 1), (0.9, 4.6, 0.9, 9)],
         hint="One connection costs rate · pool_area · T spikes of price ac in place of one mac.",
         mistakes={
-            "At this T both cost the same: nothing is saved.": lambda *case: added(*case) + 1,
+            "At this T nothing is saved any more: it costs as much as the ANN, or more.": lambda *case: (
+                added(*case) + 1
+            ),
             "Behind a pool pool_area times as many spikes arrive.": lambda rate, mac, ac, area: added(rate, mac, ac),
         },
     )

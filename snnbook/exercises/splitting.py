@@ -87,12 +87,15 @@ def apoz_rule(answer):
     cases = [([0.97, 0.91, 0.93, 0.99], 94.5, 0, 1), ([0.97, 0.91, 0.93, 0.99], 94.5, 2, 1)]
     cases += [([0.97, 0.99, 0.98, 0.96], 94.5, 0, 2), ([0.99, 0.98], 90, 0, 4)]
     cases += [((0.8 + 0.2 * rng.random(8)).round(3).tolist(), 91.25, layer, 3) for layer in (0, 1, 4, 9)]
+    cases += [([1.0, 0.5, 0.75], 100, 0, 1), ([0.75, 0.5, 1.0], 76, 1, 1)]
     mistakes = {
         "Where is the depth term? Layer l is held to ζ − l.": lambda a, z, layer, floor: reference(a, z, 0, floor),
         "The floor is filled with the last-indexed filters, as in the released code; here the lowest APoZ fill it.":
             lambda a, z, layer, floor: reference(a, z, layer, floor, "last"),
         "The floor is missing.":
             lambda a, z, layer, floor: [f for f, one in enumerate(a) if one <= (z - layer) / 100],
+        "A filter whose APoZ is just the limit stays: ≤, not <.":
+            lambda a, z, layer, floor: reference(a, z - 1e-9, layer, floor),
     }
     equal(answer, reference, cases, "Indices of the filters that stay, in ascending order.", mistakes)
 
@@ -148,7 +151,8 @@ def split_collapse(answer):
         return np.stack([stack(unit) - bias for unit in np.eye(layers[0][0].shape[1])], 1), bias
 
     def biases_added(layers):
-        return reference(layers)[0], np.sum([bias for _, bias in layers], 0)
+        size = len(layers[-1][1])
+        return reference(layers)[0], sum(bias for _, bias in layers if len(bias) == size)
 
     def case(*sizes):
         rng = np.random.default_rng(sum(sizes))
@@ -181,6 +185,7 @@ def split_others(answer):
             lambda counts, own: reference(counts, own, int(sum(counts) / (10 * len(counts)))),
     }
     cases = [([500] * 10, [0, 1]), ([5000] * 10, [3]), ([300, 20, 400, 400, 400], [0, 2]), ([30, 30, 30], [1])]
+    cases += [([7, 7, 7], [0, 1]), ([299] * 10, [0])]
     equal(answer, reference, cases, "The quota is rounded down, and at least 1.", mistakes)
 
 
@@ -260,11 +265,12 @@ def placement_greedy(answer):
     """Greedy by memory, against the package's."""
     rng = np.random.default_rng(23)
     cases = [([9, 8], [20, 25], [20, 10], [100, 30]), ([9, 8], [20, 90], [10, 20], [100, 30])]
+    cases += [([5], [30], [10], [30])]
     for _ in range(8):
         sizes, memory = rng.permutation(np.arange(4, 24))[:7].tolist(), rng.permutation(np.arange(8, 30))[:4].tolist()
         cases.append((sizes[:3], rng.integers(5, 40, 3).tolist(), memory, rng.integers(15, 60, 4).tolist()))
     mistakes = {"That is the first device that fits, not the one with the least memory left over.": _first_fit}
-    hint = "Largest sub-model first; one sub-model a device; None if one of them finds no device."
+    hint = "Largest first; one sub-model a device, which may need all that the device has; None if one finds no device."
     equal(answer, _greedy, cases, hint, mistakes)
 
 
@@ -330,8 +336,9 @@ def fused_partial(answer):
     mistakes = {
         "Several devices may fail at once, so probabilities do not just add up.": lambda q, share: math.ceil(share / q),
         "With that many the share is not reached yet.": lambda q, share: reference(q, share) - 1,
+        "With one device fewer the share is reached already.": lambda q, share: reference(q, share) + 1,
     }
-    cases = [(0.01, 0.1), (0.01, 0.5), (0.05, 0.3), (0.2, 0.9), (0.3, 0.25), (0.001, 0.123)]
+    cases = [(0.01, 0.1), (0.01, 0.5), (0.05, 0.3), (0.2, 0.9), (0.3, 0.25), (0.001, 0.123), (0.5, 0.75)]
     equal(answer, reference, cases, "An answer is whole if no device fails.", mistakes)
 
 
@@ -355,6 +362,7 @@ def fused_vote(answer):
     cases = [(np.log([0.8, 0.1, 0.1]).round(6).tolist(), [0, 1], 10), ([0.5, 2.0, -1.0, 0.3], [4, 2, 0], 6)]
     cases += [([1.5, -0.5], [3], 4), ([3.0, 1.0, 2.0], [1, 2], 3 + 1), ([0.0, 1.0, 2.0], [1, 0], 2)]
     says = 'the softmax over all classes gives each own class its probability and every other an equal share of "other"'
+    says += '; if there are no others, "other" is left out'
     law(answer, cases, holds, says)
 
 
@@ -428,7 +436,7 @@ def modality_frames(answer):
         return (*(rng.integers(0, limit, n) for limit in (width, height, 2)), time_steps, height, width)
 
     mistakes = {
-        "Rows are y, columns are x.": lambda *c: reference(c[1], c[0], *c[2:]) if c[4] == c[5] else None,
+        "Rows are y, columns are x.": lambda *c: reference(c[1], c[0], *c[2:]),
         "Channel 0 is OFF (p = 0), channel 1 is ON.": lambda *c: reference(*c)[:, ::-1],
         "All frames hold n // T events, and the last one the remainder as well.": even,
     }
