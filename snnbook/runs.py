@@ -24,6 +24,7 @@ import torch
 import yaml
 
 from .checks import check
+from .fold import bf16_is_native
 from .params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,14 +91,6 @@ def versions() -> dict[str, str]:
     from . import __version__
 
     return {"python": platform.python_version(), "snnbook": __version__} | {p: version(p) for p in _PACKAGES}
-
-
-def bf16_is_native(device: str) -> bool:
-    """Whether ``device`` (cpu or cuda) multiplies bf16 in hardware; emulated bf16 is slower than fp32."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    cpu = torch.cpu.get_capabilities()
-    return bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
 
 
 def hardware() -> dict[str, object]:

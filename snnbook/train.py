@@ -28,8 +28,7 @@ from .augment import augmentation
 from .checks import check, check_choice
 from .data import Data
 from .evaluate import accuracy
-from .fold import channels_last_is_safe
-from .runs import bf16_is_native
+from .fold import bf16_is_native, channels_last_is_safe
 
 #: Seconds between checkpoints inside an epoch; each epoch's end writes one too.
 CHECKPOINT_SECONDS = 300.0
