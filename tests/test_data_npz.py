@@ -157,6 +157,8 @@ def test_packed_photographs(tmp_path, png):
         assert [names.index(data.classes[y]) for y in split.y] == [made[p.numpy().tobytes()] for p in split.x]
     both = load("caltech101", file, classes="ecsnn", size=16, calibration=6, validation=6)
     assert both.classes == ("Faces", "Faces_easy", "watch") and both.shape == (3, 16, 16)
+    assert "without Leopards, Motorbikes" in both.source and "hawksbill" not in both.source
+    assert "without" not in load("caltech101", file, classes="all", calibration=4, validation=4).source
     assert_disjoint(both)
     assert load("npz", file, calibration=4, validation=4).fingerprint == data.fingerprint
 
