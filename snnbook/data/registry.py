@@ -101,7 +101,7 @@ def load(
         Data; the same for the same arguments and files.
 
     Raises:
-        ValueError: for an unknown name or option, or a number out of range.
+        ValueError: for an unknown name or option, a number out of range, or a part asked for that would have no sample.
         MissingData: if files are missing; says which belong where and how to get them.
         DamagedFile: if a file's checksum or format is wrong.
     """
