@@ -88,7 +88,6 @@ def execute(notebook: str, name: str, parameters: dict[str, object], folder: str
         (hash of this package here).
     """
     import papermill
-    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     with tempfile.TemporaryDirectory(prefix="snnbook-sweep-") as at:
@@ -100,8 +99,8 @@ def execute(notebook: str, name: str, parameters: dict[str, object], folder: str
             papermill.execute_notebook(str(source), str(done), parameters | {"out_dir": str(out)}, **options)
         except PapermillExecutionError as raised:
             error = f"{raised.ename}: {raised.evalue}"
-        except DeadKernelError as raised:
-            error = f"DeadKernelError: {raised}"
+        except RuntimeError as raised:  # of a kernel that died or did not start
+            error = f"{type(raised).__name__}: {raised}"
         files = {p.name: p.read_bytes() for p in sorted(out.glob("*")) if p.is_file()}
         executed = (done if done.exists() else source).read_text(encoding="utf-8")
         return {"error": error, "notebook": executed, "files": files, "code": code}
