@@ -15,7 +15,7 @@ help: ## list these targets
 
 env: ## make or update the environment in .venv
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "snnbook needs Python 3.11 or newer: $(PYTHON) was not found." >&2; exit 1; }
-	@$(PYTHON) tools/bootstrap.py
+	@$(PYTHON) tools/bootstrap.py $(if $(filter-out file,$(origin PYTHON)),--asked)
 
 book: env ## execute the notebooks and write _build/html/index.html
 	@$(BIN)/python tools/build.py

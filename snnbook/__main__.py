@@ -21,7 +21,7 @@ def parse(values: list[list[str]], yaml_texts: list[str], files: list[str]) -> d
         loaded = params.read_yaml(text)
         check("parameters", text, isinstance(loaded, dict), "a YAML mapping of names to values")
         merged |= loaded
-    return merged | {name: params.read_yaml(value) for name, value in values}
+    return merged | {name: params.read_yaml(value, name) for name, value in values}
 
 
 def known_parameters(notebook: Path) -> dict[str, str]:
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return args.call(args)
-    except (ValueError, FileNotFoundError, TimeoutError, ChildProcessError) as error:
+    except (ValueError, OSError) as error:
         print(f"snnbook: {error}", file=sys.stderr)
         return 2
 

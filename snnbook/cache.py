@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
+import io
 import json
 import os
 import sys
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from types import CodeType, FunctionType
 
 import pandas as pd
 import torch
@@ -20,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from . import sources
 from .checks import check
 from .data import Data
 from .neurons import spiking_layers
@@ -30,8 +32,11 @@ _PACKAGE = Path(__file__).parent
 
 #: The modules that decide what a training makes of a network and its data (its structure and first weights are
 #: part of the key themselves); spiking networks add those of their neurons.
-TRAINING_CODE = ("train", "evaluate", "network", "quantise", "augment", "data/core")
+TRAINING_CODE = ("train", "evaluate", "network", "quantise", "augment", "data/core", "fold")
 SPIKING_CODE = ("neurons", "kernels")
+
+#: Packages whose layers a key knows by this package's code or PyTorch's version; see :func:`foreign_code` for others.
+_KNOWN = ("builtins", _PACKAGE.name, "torch", "torchvision", "spikingjelly")
 
 
 def cache_folder() -> Path:
@@ -51,24 +56,13 @@ def kept_table(parts: Sequence, make: Callable[[], pd.DataFrame]) -> pd.DataFram
     """
     path = cache_folder() / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}.csv"
     if not path.exists():
-        text = make().to_csv(index=False)
+        table = make().to_csv(index=False).encode()
         with atomic(path) as part:
-            part.write_text(text, encoding="utf-8")
-    try:
-        return pd.read_csv(path, encoding="utf-8")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it, and it will be made again") from error
-
-
-def _meaning(path: Path) -> str:
-    """The syntax tree of a module without docstrings, comments and layout."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(getattr(body[0].value, "value", None), str):
-                body[0] = ast.Pass()
-    return ast.dump(tree)
+            part.write_bytes(f"# sha256 {hashlib.sha256(table).hexdigest()}\n".encode() + table)
+    head, _, table = path.read_bytes().partition(b"\n")
+    if head.decode(errors="replace") != f"# sha256 {hashlib.sha256(table).hexdigest()}":
+        raise ValueError(f"{path} is damaged (its sha256 is another): remove it, and it will be made again")
+    return pd.read_csv(io.BytesIO(table), encoding="utf-8")
 
 
 def modules_of(package: str) -> tuple[str, ...]:
@@ -78,16 +72,59 @@ def modules_of(package: str) -> tuple[str, ...]:
 
 @cache
 def code_hash(modules: tuple[str, ...]) -> str:
-    """sha256 over what ``modules`` of this package do; comments, docstrings and layout do not count."""
-    return hashlib.sha256("\n".join(_meaning(_PACKAGE / f"{m}.py") for m in modules).encode()).hexdigest()
+    """sha256 over what ``modules`` of this package do; comments, docstrings and layout do not count.
+
+    Raises:
+        FileNotFoundError: for a module that is not there.
+        ValueError: if a file has changed since this process started, which runs the old code.
+    """
+    return hashlib.sha256("\n".join(map(sources.running, modules)).encode()).hexdigest()
 
 
 def layer_code(net: nn.Module) -> tuple[str, ...]:
     """Modules of this package that define layers of ``net``, but for those that belong to every key anyway."""
-    files = {Path(sys.modules[type(m).__module__].__file__) for m in net.modules()
-             if type(m).__module__.split(".")[0] == _PACKAGE.name}  # fmt: skip
-    names = {str(path.relative_to(_PACKAGE).with_suffix("")) for path in files}
+    classes = {cls for m in net.modules() for cls in type(m).__mro__ if _top(cls) == _PACKAGE.name}
+    files = {Path(sys.modules[cls.__module__].__file__) for cls in classes}
+    names = {file.relative_to(_PACKAGE).with_suffix("").as_posix() for file in files}
     return tuple(sorted(names - {*TRAINING_CODE, *SPIKING_CODE}))
+
+
+def _top(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
+
+
+def _constant(value: object) -> str:
+    """Code and constants as text that is the same in every process; of any other value the name of its type."""
+    if isinstance(value, FunctionType):
+        around = getattr(value, "__wrapped__", None)
+        return _constant((value.__code__, value.__defaults__, value.__kwdefaults__, around))
+    if isinstance(value, CodeType):
+        return _constant((value.co_code, value.co_names, value.co_consts))
+    if isinstance(value, classmethod | staticmethod):
+        return _constant(value.__func__)
+    if isinstance(value, property):
+        return _constant((value.fget, value.fset))
+    if isinstance(value, dict):
+        return str([(name, _constant(value[name])) for name in sorted(value, key=str)])
+    if isinstance(value, tuple | list | set | frozenset):
+        parts = [_constant(v) for v in value]
+        return str(sorted(parts) if isinstance(value, set | frozenset) else parts)
+    return repr(value) if isinstance(value, int | float | complex | str | bytes | None) else type(value).__qualname__
+
+
+def foreign_code(net: nn.Module) -> str:
+    """Code and constants of the layers that are defined elsewhere: in a notebook, or in a package of the user's.
+
+    The functions and constants of their classes, docstrings included, and the constants of each layer. What those
+    functions call is not looked at. "" without such layers.
+    """
+    found = set()
+    for layer in net.modules():
+        for cls in (cls for cls in type(layer).__mro__ if _top(cls) not in _KNOWN):
+            own = {n: v for n, v in vars(cls).items() if not n.startswith("__") or isinstance(v, FunctionType)}
+            held = {n: v for n, v in vars(layer).items() if not n.startswith("_") and n != "training"}
+            found.add(_constant((cls.__qualname__, own, held)))
+    return "\n".join(sorted(found))
 
 
 def state_hash(net: nn.Module) -> str:
@@ -116,6 +153,7 @@ def key(net: nn.Module, data: Data, recipe: Recipe) -> str:
     parts += [data.kind, str(data.mean.tolist()), str(data.std.tolist())]
     parts += [json.dumps(asdict(recipe), sort_keys=True), torch.__version__]
     parts += [code_hash(TRAINING_CODE + (SPIKING_CODE if spiking_layers(net) else ()) + layer_code(net))]
+    parts += [foreign_code(net)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 

@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .checks import check
+from .checks import check, check_choice
 from .data import Data
+from .data.core import SPLITS
 from .network import evaluating
 
 
@@ -23,20 +24,25 @@ def outputs(
         data: the data set.
         split: train, calibration, validation or test.
         batch_size: samples a batch.
-        device: where to compute.
+        device: where to compute; the network is left there.
     """
     with evaluating(net.to(device)), torch.no_grad():
         for x, y in data.batches(split, batch_size, device=device):
             yield net(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x), y
 
 
+def _check_split(data: Data, split: str) -> None:
+    check_choice("split", split, SPLITS)
+    check(f"data.{split}", len(getattr(data, split)), len(getattr(data, split)) > 0, "at least one sample")
+
+
 def accuracy(net: nn.Module, data: Data, split: str = "test", **options) -> float:
     """Share of samples, 0 to 1, whose largest logit (averaged over T) is at the label; options as :func:`outputs`.
 
     Raises:
-        ValueError: for a split without samples.
+        ValueError: for an unknown split, or one without samples.
     """
-    check(f"data.{split}", len(getattr(data, split)), len(getattr(data, split)) > 0, "at least one sample")
+    _check_split(data, split)
     right = total = 0
     for logits, y in outputs(net, data, split, **options):
         mean = logits.mean(0) if logits.ndim == 3 else logits
@@ -56,8 +62,9 @@ def accuracy_over_time(
         Columns ``time_steps``, ``accuracy`` (0 to 1).
 
     Raises:
-        ValueError: for a network without time steps or a T below 1.
+        ValueError: for a network without time steps, a T below 1, an unknown split, or one without samples.
     """
+    _check_split(data, split)
     check("time_steps", list(time_steps), len(time_steps) > 0 and min(time_steps) >= 1, "numbers of at least 1")
     check(
         "net.time_steps",

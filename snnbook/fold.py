@@ -1,4 +1,4 @@
-"""Exchange modules of a network, and fold batch norms into the convolutions before them."""
+"""Exchange modules of a network, fold batch norms into convolutions, and say what a processor does well with it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ def replace(net: nn.Module, new: dict[str, nn.Module]) -> nn.Module:
         parent, _, child = name.rpartition(".")
         setattr(net.get_submodule(parent), child, module.to(device))
     return net
+
+
+def bf16_is_native(device: str) -> bool:
+    """Whether ``device`` (cpu or cuda) multiplies bf16 in hardware; emulated bf16 is slower than fp32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpu = torch.cpu.get_capabilities()
+    return bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
 
 
 def channels_last_is_safe(net: nn.Module) -> bool:

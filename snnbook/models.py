@@ -158,6 +158,13 @@ def _check_names(**given: str) -> None:
         check_choice(option, value, allowed[option])
 
 
+def _check_family(name: str, pool: str, head: str, order: str) -> None:
+    """Refuse what the network's family would not look at."""
+    for option, value, only in (("pool", pool, "avg"), ("head", head, "linear")):
+        check(option, value, name in VGG or value == only, f"{only} for a ResNet")
+    check("order", order, name in RESNET or order == "post", "post for a VGG")
+
+
 def _check_blocks(name: str, blocks: Sequence[int] | None) -> None:
     stages = len(RESNET[name][1]) if name in RESNET else 0
     fits = blocks is None or (1 <= len(blocks) <= stages and min(blocks) >= 1)
@@ -209,6 +216,7 @@ def build(
     check("time_steps", time_steps, (time_steps is not None) == spiking, "given exactly for if and lif")
     check("norm", norm, norm == "bn" or spiking, "bn, or tdbn for if and lif")
     _check_blocks(name, blocks)
+    _check_family(name, pool, head, order)
 
     def make() -> nn.Module:
         try:

@@ -28,9 +28,12 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
-def read_yaml(text: str) -> object:
-    """YAML as the command line takes it; ``yaml.YAMLError`` for what is none."""
-    return yaml.load(text, _Loader)
+def read_yaml(text: str, name: str = "parameters") -> object:
+    """YAML as the command line takes it; ValueError with ``name`` for what is none."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} = {text!r} is not allowed: YAML ({' '.join(str(error).split())})") from error
 
 
 #: Image sets of the chapters on conversion and on cut networks; ``npz`` is a file of one's own.

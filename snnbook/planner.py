@@ -380,7 +380,9 @@ def _choose(plans, setting, needs, by, account, slowness: np.ndarray) -> np.ndar
 
 
 class NoPlan(ValueError):
-    """No plan holds all needs; says which of them no plan holds, or that only their combination is too much."""
+    """No plan holds all needs: says which of them no plan holds, that only their combination is too much, or that no
+    plan's cost is known.
+    """
 
 
 def best(
@@ -401,8 +403,10 @@ def best(
     """
     found = _choose(plans, setting, needs, by, account, np.array([1 / setting.link.rate]))[0]
     if found < 0:
-        alone = {f.name: _relaxed(needs, keep=f.name) for f in fields(Needs)}
         slow = np.array([1 / setting.link.rate])
+        if _choose(plans, setting, Needs(), by, account, slow)[0] < 0:
+            raise NoPlan(f"no plan is known by its {by}" + (f" in the account {account!r}" if "joules" in by else ""))
+        alone = {f.name: _relaxed(needs, keep=f.name) for f in fields(Needs)}
         never = [n for n, only in alone.items() if _choose(plans, setting, only, by, account, slow)[0] < 0]
         asked = ", ".join(f"{n} {getattr(needs, n):g}" for n in never or alone if getattr(needs, n) not in _FREE)
         raise NoPlan(f"no plan holds {asked}" + ("" if never else ", although for each of them there is one"))

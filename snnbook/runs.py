@@ -24,6 +24,7 @@ import torch
 import yaml
 
 from .checks import check
+from .fold import bf16_is_native
 from .params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,14 +93,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "snnbook": __version__} | {p: version(p) for p in _PACKAGES}
 
 
-def bf16_is_native(device: str) -> bool:
-    """Whether ``device`` (cpu or cuda) multiplies bf16 in hardware; emulated bf16 is slower than fp32."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    cpu = torch.cpu.get_capabilities()
-    return bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
-
-
 def hardware() -> dict[str, object]:
     """Processor, cores, memory and accelerator of this machine, and whether it multiplies (so: trains in) bf16."""
     cpu = platform.processor() or platform.machine()
@@ -123,8 +116,13 @@ def _git(*arguments: str) -> str:
 
 
 def git_revision() -> str | None:
-    """Revision of the checkout, with ``+changes`` when tracked files differ from it; ``None`` outside one."""
+    """Revision of the checkout, with ``+changes`` when tracked files differ from it; ``None`` outside one.
+
+    A package that is installed within another repository is outside.
+    """
     try:
+        if _git("rev-parse", "--show-prefix"):
+            return None
         return _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -219,11 +217,16 @@ def recorded(folder: Path | str) -> tuple[dict, dict[str, pd.DataFrame]]:
 
     Raises:
         FileNotFoundError: if there is no ``run.json``.
-        ValueError: if a table does not have the checksum of the manifest.
+        ValueError: if ``run.json`` is cut or names no files, or a table does not have its checksum there.
     """
-    folder = Path(folder) if Path(folder).is_absolute() else ROOT / folder
-    manifest, tables = json.loads((folder / "run.json").read_text(encoding="utf-8")), {}
-    for name, digest in manifest["files"].items():
+    folder, tables = Path(folder) if Path(folder).is_absolute() else ROOT / folder, {}
+    text = (folder / "run.json").read_bytes()
+    try:
+        manifest = json.loads(text)
+        digests = dict(manifest["files"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{folder / 'run.json'} is no whole manifest ({type(error).__name__}: {error})") from error
+    for name, digest in digests.items():
         path = folder / name
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         check(str(path), found[:12], found == digest, f"a table with sha256 {digest[:12]}… as in its run.json")

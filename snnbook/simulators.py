@@ -25,7 +25,7 @@ from . import exchange
 from .checks import check
 from .exchange import one_value, text
 from .fold import fold_batchnorm
-from .network import Network
+from .network import Network, evaluating
 from .neurons import spiking_layers
 
 #: Time constant in steps that stands for no leak where a node has to have one: below every rounding.
@@ -175,7 +175,7 @@ def agreement(net: Network, x: Tensor, path: Path | str) -> pd.DataFrame:
     """Write ``net`` as a NIR file, read it back, run it here and in Norse, and compare every spike.
 
     Args:
-        net: spiking network, or a part of one.
+        net: spiking network, or a part of one; compared in eval mode, its modes are put back.
         x: static input [N, C, H, W].
         path: of the file.
 
@@ -184,9 +184,9 @@ def agreement(net: Network, x: Tensor, path: Path | str) -> pd.DataFrame:
         ``spikes`` among them, and how many differ in the network read back (``import_differs``) and in Norse
         (``norse_differs``); ``largest_difference`` of the outputs in Norse, in units of their largest value.
     """
-    net = net.eval()
-    graph = exchange.read(exchange.write(path, exchange.to_nir(net, x)))
-    folded, back = fold_batchnorm(net, x[:1]), exchange.from_nir(graph)
+    with evaluating(net):
+        graph = exchange.read(exchange.write(path, exchange.to_nir(net, x)))
+        folded, back = fold_batchnorm(net, x[:1]), exchange.from_nir(graph)
     with torch.no_grad(), spikes_of(folded) as here, spikes_of(back) as read:
         y, _ = folded(x), back(x)
     there_y, there = in_norse(plain(graph), x)

@@ -87,11 +87,22 @@ def _shape(value: Tensor | None) -> list[int] | None:
     return None if value is None else list(value.shape)
 
 
+#: Types of spikes by their names in a file.
+_SPIKES = {
+    None: None,
+    "uint8": torch.uint8,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+
+
 def _describe_neuron(m: IF | LIF) -> dict:
     """Every constant; of the tensors v_init and step_bias the shape, since their values are part of the state."""
     names = ("v_threshold", "v_reset", "detach_reset", "emit", "step_mode", "time_steps")
     names += ("tau", "decay_input") if isinstance(m, LIF) else ()
-    dtype = None if m.spike_dtype is None else str(m.spike_dtype).removeprefix("torch.")
+    check("spike_dtype", m.spike_dtype, m.spike_dtype in _SPIKES.values(), f"one of {', '.join(map(str, _SPIKES))}")
+    dtype = next(name for name, dtype in _SPIKES.items() if dtype == m.spike_dtype)
     extra = {"v_init": _shape(m.v_init), "step_bias": _shape(m.step_bias), "spike_dtype": dtype}
     return {n: getattr(m, n) for n in names} | extra
 
@@ -103,7 +114,7 @@ def _build_neuron(cls: type[IF | LIF]) -> Build:
             options[name] = None if options[name] is None else torch.zeros(options[name])
         neuron = cls(**options, **children)
         neuron.time_steps = time_steps
-        neuron.spike_dtype = None if dtype is None else {"uint8": torch.uint8, "bfloat16": torch.bfloat16}[dtype]
+        neuron.spike_dtype = _SPIKES[dtype]
         return neuron
 
     return build

@@ -2,7 +2,8 @@
 
 A cell of the grid is one value for each swept parameter. What a finished cell gave lies in a folder that is named
 after the notebook's code and the cell's parameters, so that a sweep which was killed goes on with the cells that are
-missing. A worker sends back what it made; it needs this package, but no folder in common with the one who asks.
+missing, and with those that another version of this package made. A worker sends back what it made; it needs this
+package, but no folder in common with the one who asks.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import hashlib
 import io
 import itertools
 import json
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-import yaml
 from tqdm import tqdm
 
 from .checks import check
 from .params import read_yaml
 from .runs import atomic, versions
+from .sources import package_hash
 
 #: Workers that may die under a cell before it counts as failed.
 DEATHS = 3
@@ -32,7 +34,7 @@ def values(text: str) -> list[object]:
     """The values of one parameter: ``a:b`` or ``a:b:step`` (whole numbers, b included), or values with commas (YAML).
 
     Raises:
-        ValueError: for a range that is empty or has no step.
+        ValueError: for a range that is empty or has no step, or a text that is no YAML.
     """
     bounds = text.split(":")
     if len(bounds) in (2, 3) and all(b.lstrip("-").isdigit() for b in bounds):
@@ -40,10 +42,7 @@ def values(text: str) -> list[object]:
         found = list(range(first, last + 1, step)) if step > 0 else []
         check("grid", text, len(found) > 0, "first:last:step with first <= last and a step of at least 1")
         return found
-    try:
-        return read_yaml(f"[{text}]")
-    except yaml.YAMLError as error:
-        raise ValueError(f"grid = {text!r} is not allowed: values with commas between ({error})") from error
+    return read_yaml(f"[{text}]", "grid")
 
 
 def grid(texts: Iterable[str]) -> dict[str, list[object]]:
@@ -84,8 +83,9 @@ def execute(notebook: str, name: str, parameters: dict[str, object], folder: str
         folder: current folder of its kernel; one that is gone afterwards by default.
 
     Returns:
-        ``error`` (None, or the kind and message of what it raised), ``notebook`` (the executed one) and ``files``
-        (name → text of everything in its ``out_dir``).
+        ``error`` (None, or the kind and message of what it raised; a kernel that died counts as such), ``notebook``
+        (the executed one, as far as it came), ``files`` (name → bytes of everything in its ``out_dir``) and ``code``
+        (hash of this package here).
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -94,13 +94,16 @@ def execute(notebook: str, name: str, parameters: dict[str, object], folder: str
         source, done, out, error = Path(at, f"{name}.ipynb"), Path(at, "done.ipynb"), Path(at, "run"), None
         source.write_text(notebook, encoding="utf-8")
         cwd = folder if folder and Path(folder).is_dir() else at
-        options = {"kernel_name": "python3", "progress_bar": False, "cwd": cwd}
+        code, options = package_hash(), {"kernel_name": "python3", "progress_bar": False, "cwd": cwd}
         try:
             papermill.execute_notebook(str(source), str(done), parameters | {"out_dir": str(out)}, **options)
         except PapermillExecutionError as raised:
             error = f"{raised.ename}: {raised.evalue}"
-        files = {p.name: p.read_text(encoding="utf-8") for p in sorted(out.glob("*")) if p.is_file()}
-        return {"error": error, "notebook": done.read_text(encoding="utf-8"), "files": files}
+        except RuntimeError as raised:  # of a kernel that died or did not start
+            error = f"{type(raised).__name__}: {raised}"
+        files = {p.name: p.read_bytes() for p in sorted(out.glob("*")) if p.is_file()}
+        executed = (done if done.exists() else source).read_text(encoding="utf-8")
+        return {"error": error, "notebook": executed, "files": files, "code": code}
 
 
 @contextmanager
@@ -110,12 +113,13 @@ def client(scheduler: str | None = None, workers: int | None = None, timeout: fl
     ``timeout`` is how many seconds the cluster has to answer.
 
     Raises:
-        ValueError: if nothing answers at ``scheduler``, or ``workers`` is below 1.
+        ValueError: if nothing answers at ``scheduler``, ``workers`` is below 1, or both are given.
     """
     from dask import config
     from distributed import Client, LocalCluster
 
     check("workers", workers, workers is None or workers >= 1, "at least 1")
+    check("workers", workers, workers is None or not scheduler, "none with a scheduler, which has its own workers")
     # A worker's threads run cells one after another: a notebook takes what cores there are.
     settings = {"distributed.scheduler.allowed-failures": DEATHS, "distributed.admin.log-format": "%(message)s"}
     with config.set(settings):
@@ -156,23 +160,31 @@ class Sweep:
         """Where a cell's results lie."""
         return self.out / "cells" / name
 
+    def finished(self) -> dict[str, str | None]:
+        """Cells that have finished → hash of the package that they ran with; ``None`` where it is not known."""
+        files = {name: self.folder(name) / "done.json" for name in self.cells}
+        return {n: json.loads(f.read_text(encoding="utf-8")).get("code") for n, f in files.items() if f.exists()}
+
     def missing(self) -> list[str]:
-        """Cells that have not finished."""
-        return [name for name in self.cells if not (self.folder(name) / "done.json").exists()]
+        """Cells that have not finished, or with another package than this one."""
+        finished, code = self.finished(), package_hash()
+        return [name for name in self.cells if finished.get(name) != code]
 
     def keep(self, name: str, result: Mapping) -> None:
         """Write what a cell gave; ``done.json`` comes last. Of a failed one the notebook, ``failed.ipynb``."""
-        folder, failed = self.folder(name), result["error"] is not None
-        written = {"failed.ipynb" if failed else "done.ipynb": result["notebook"]}
-        written |= {} if failed else {f"run/{file}": text for file, text in result["files"].items()}
-        parameters = self.cells[name][1]
-        written["failed.json" if failed else "done.json"] = json.dumps(
-            {"notebook": self.notebook.name, "parameters": parameters, "error": result["error"]}, indent=2
-        )
-        for file, text in written.items():
+        folder, now = self.folder(name), "done" if result["error"] is None else "failed"
+        (folder / "done.json").unlink(missing_ok=True)  # of another version
+        if now == "done":
+            shutil.rmtree(folder / "run", ignore_errors=True)
+        about = {"notebook": self.notebook.name, "parameters": self.cells[name][1]}
+        about |= {"error": result["error"], "code": result["code"]}
+        written = {f"{now}.ipynb": result["notebook"].encode()}
+        written |= {f"run/{file}": content for file, content in result["files"].items() if now == "done"}
+        written[f"{now}.json"] = json.dumps(about, indent=2).encode()
+        for file, content in written.items():
             with atomic(folder / file) as part:
-                part.write_text(text, encoding="utf-8")
-        if not failed:
+                part.write_bytes(content)
+        if now == "done":
             for file in ("failed.ipynb", "failed.json"):
                 (folder / file).unlink(missing_ok=True)
 
@@ -209,8 +221,9 @@ class Sweep:
     def tables(self) -> dict[str, pd.DataFrame]:
         """Table name → rows of all finished cells, the swept parameters in front."""
         parts: dict[str, list[pd.DataFrame]] = {}
-        for name, (cell, _) in self.cells.items():
-            for path in sorted((self.folder(name) / "run").glob("*.csv")) if name not in self.missing() else ():
+        for name in self.finished():
+            cell = self.cells[name][0]
+            for path in sorted((self.folder(name) / "run").glob("*.csv")):
                 table = pd.read_csv(io.StringIO(path.read_text(encoding="utf-8")))
                 front = pd.DataFrame({n: [_plain(v)] * len(table) for n, v in cell.items()}, index=table.index)
                 rest = table.drop(columns=list(front), errors="ignore")
@@ -218,10 +231,11 @@ class Sweep:
         return {name: pd.concat(found, ignore_index=True) for name, found in parts.items()}
 
     def save(self, failed: Mapping[str, str]) -> list[Path]:
-        """Write the tables of all cells and ``sweep.json``; returns the files."""
+        """Write the tables of all cells and ``sweep.json``, with the packages that gave them; returns the files."""
         written = {f"{name}.csv": table.to_csv(index=False) for name, table in self.tables().items()}
         about = {"notebook": self.notebook.name, "grid": self.axes, "cells": len(self.cells), "failed": dict(failed)}
-        about |= {"versions": versions(), "tables": sorted(written)}
+        about |= {"versions": versions(), "code": sorted({str(code) for code in self.finished().values()})}
+        about |= {"tables": sorted(written)}
         written["sweep.json"] = json.dumps(about, indent=2)
         for file, text in written.items():
             with atomic(self.out / file) as part:

@@ -76,7 +76,7 @@ def compare(net: nn.Module, batches, shape: tuple[int, int, int]) -> pd.DataFram
     """f_r·T·MACs and exact count of each connection that spikes reach, for a network that is a chain (VGG).
 
     Args:
-        net: spiking network.
+        net: spiking network; it is run in eval mode, and its modes are put back.
         batches: (x, y) pairs, read twice.
         shape: input (C, H, W) of one frame.
 
@@ -91,7 +91,7 @@ def compare(net: nn.Module, batches, shape: tuple[int, int, int]) -> pd.DataFram
     T = getattr(net, "time_steps", None)
     check("net.time_steps", T, T is not None, "a spiking network")
     batches, arrivals = list(batches), _Arrivals()
-    with torch.no_grad(), observe(net, neuron=arrivals.neuron, connection=arrivals.connection):
+    with evaluating(net), torch.no_grad(), observe(net, neuron=arrivals.neuron, connection=arrivals.connection):
         for x, _ in batches:
             net(x)
     samples = sum(len(y) for _, y in batches)

@@ -28,8 +28,7 @@ from .augment import augmentation
 from .checks import check, check_choice
 from .data import Data
 from .evaluate import accuracy
-from .fold import channels_last_is_safe
-from .runs import bf16_is_native
+from .fold import bf16_is_native, channels_last_is_safe
 
 #: Seconds between checkpoints inside an epoch; each epoch's end writes one too.
 CHECKPOINT_SECONDS = 300.0
@@ -75,11 +74,14 @@ class Recipe:
         check("epochs", self.epochs, self.epochs >= 1, "at least 1")
         check("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
         check("lr", self.lr, self.lr > 0, "a positive number")
+        check("momentum", self.momentum, 0 <= self.momentum < 1, "0 to below 1")
         check("warmup", self.warmup, 0 <= self.warmup < 1, "0 to below 1")
         check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "0 to below 1")
         check_choice("optimizer", self.optimizer, ("sgd", "adam"))
         check_choice("loss", self.loss, ("mean_logits", "mean_loss"))
         check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
+        if self.augment:
+            augmentation(self.augment)
 
 
 def pick_device(device: str = "auto") -> str:
@@ -253,11 +255,13 @@ def fit(
         One row an epoch: ``epoch``, ``loss`` (mean over the batches), ``validation_accuracy`` (0 to 1).
 
     Raises:
-        ValueError: for no training or validation samples, a damaged checkpoint or one of another recipe, or a device
-            that is not there.
+        ValueError: for no training or validation samples, a checkpoint in a folder that is not there, a damaged one or
+            one of another recipe, or a device that is not there.
     """
     for split in ("train", "validation"):
         check(f"data.{split}", len(getattr(data, split)), len(getattr(data, split)) > 0, "at least one sample")
+    there = checkpoint is None or Path(checkpoint).parent.is_dir()
+    check("checkpoint", str(checkpoint), there, "a file in a folder that is there")
     few = recipe.precision == "auto" and len(data.train) < MANY_SAMPLES
     fabric = make_fabric(device, "fp32" if few else recipe.precision)
     with torch.random.fork_rng(devices=[]):

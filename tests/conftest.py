@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -12,13 +11,11 @@ import pytest
 matplotlib.use("agg")
 
 ROOT = Path(__file__).resolve().parent.parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+sys.path.append(str(ROOT / "tools"))
+
+from browser import chromium, find  # noqa: E402
+
 NO_BROWSER = "no Chromium found (set SNNBOOK_CHROMIUM to its path)"
-
-
-def chromium() -> str | None:
-    """Path of a Chromium, from SNNBOOK_CHROMIUM or PATH."""
-    return os.environ.get("SNNBOOK_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 @pytest.fixture(scope="session")
@@ -53,15 +50,10 @@ def html() -> Path:
 @pytest.fixture(scope="session")
 def browser():
     """A headless Chromium."""
-    path = chromium()
-    if path is None:
+    if find() is None:
         pytest.skip(NO_BROWSER)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with chromium() as running:
         yield running
-        running.close()
 
 
 def pytest_terminal_summary(terminalreporter):

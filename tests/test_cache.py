@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from tiny import blobs, same_state, small_net
 from torch import nn
 
-from snnbook import cache, runs, train
+from snnbook import cache, runs, sources, train
 from snnbook.bottleneck.baseline import Quantise
 from snnbook.cache import (
     SPIKING_CODE,
     TRAINING_CODE,
     code_hash,
+    foreign_code,
     kept_table,
     key,
     layer_code,
@@ -30,6 +31,7 @@ from snnbook.cache import (
     trained,
 )
 from snnbook.conversion import quantised
+from snnbook.data import cache as features
 from snnbook.models import build
 from snnbook.train import Recipe
 
@@ -179,18 +181,29 @@ def package(tmp_path, monkeypatch):
     """A copy of the package's source that a test may edit."""
     copy = tmp_path / "package"
     shutil.copytree(Path(cache.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(cache, "_PACKAGE", copy)
+    monkeypatch.setattr(sources, "PACKAGE", copy)
     code_hash.cache_clear()
     yield copy
     code_hash.cache_clear()
 
 
-def rehash(file, old, new):
+@pytest.fixture
+def rehash(monkeypatch, package):
+    """Edit a file of the copy and start again: the hash of all that trains."""
+
+    def edit(name, old, new):
+        change(package / name, old, new)
+        monkeypatch.setattr(sources, "NOTED", sources.digests())
+        code_hash.cache_clear()
+        return code_hash(ALL)
+
+    return edit
+
+
+def change(file, old, new):
     text = file.read_text(encoding="utf-8")
     assert old in text
     file.write_text(text.replace(old, new, 1), encoding="utf-8")
-    code_hash.cache_clear()
-    return code_hash(ALL)
 
 
 @pytest.mark.parametrize(
@@ -202,30 +215,63 @@ def rehash(file, old, new):
         ("augment.py", "rand(", "randn("),
         ("evaluate.py", "argmax", "argmin"),
         ("data/core.py", "torch.randperm(n, ", "torch.randint(n, (n,), "),
+        ("fold.py", "in_channels < 16", "in_channels < 8"),
+        ("fold.py", '"amx_bf16"', '"amx"'),
     ],
 )
-def test_the_key_changes_with_the_code_that_trains(package, data, file, old, new):
+def test_the_key_changes_with_the_code_that_trains(rehash, data, file, old, new):
     before = key(small_net(), data, RECIPE)
-    rehash(package / file, old, new)
+    rehash(file, old, new)
     assert key(small_net(), data, RECIPE) != before
 
 
-def test_neurons_count_for_spiking_networks_only(package, data):
+def test_neurons_count_for_spiking_networks_only(rehash, data):
     def keys():
         nets = [build("vgg5", n, time_steps=t, width=1 / 16, shape=(1, 6, 6)) for n, t in (("relu", None), ("lif", 2))]
         return [key(net, data, RECIPE) for net in nets]
 
     ann, snn = keys()
-    rehash(package / "neurons.py", "self.carry = False", "self.carry = True")
+    rehash("neurons.py", "self.carry = False", "self.carry = True")
     assert keys()[0] == ann and keys()[1] != snn
 
 
-def test_comments_docstrings_and_layout_do_not_count(package):
+def test_comments_docstrings_and_layout_do_not_count(rehash):
     before = code_hash(ALL)
-    assert rehash(package / "train.py", "def fit(", "# a comment\n\n\ndef fit(") == before
-    assert rehash(package / "train.py", "    epochs: int = 10", "    epochs: int = (\n        10\n    )") == before
-    assert rehash(package / "network.py", '"""`Network` and', '"""Other words. `Network` and') == before
-    assert rehash(package / "energy.py", "4.6", "4.7") == before
+    assert rehash("train.py", "def fit(", "# a comment\n\n\ndef fit(") == before
+    assert rehash("train.py", "    epochs: int = 10", "    epochs: int = (\n        10\n    )") == before
+    assert rehash("network.py", '"""`Network` and', '"""Other words. `Network` and') == before
+    assert rehash("energy.py", "4.6", "4.7") == before
+
+
+def test_code_that_changed_after_it_was_imported_is_refused(package, data):
+    """Not even a comment may change: what is kept is the code that runs, and only its digest is known."""
+    before = key(small_net(), data, RECIPE)
+    change(package / "train.py", "math.cos(", "math.sin(")
+    change(package / "planner.py", "NoPlan", "NoPlans")  # trains nothing
+    assert key(small_net(), data, RECIPE) == before  # it was asked for when the files were those that run
+    code_hash.cache_clear()
+    with pytest.raises(ValueError, match=r"^train\.py has changed since this process started: start it again"):
+        key(small_net(), data, RECIPE)
+    assert code_hash(("evaluate", "network"))
+
+
+def test_features_go_by_the_loaders_that_run(package, monkeypatch):
+    before = features._code()
+    change(package / "data" / "audio.py", "hop", "step")
+    assert features._code() == before
+    noted = sources.digests()
+    monkeypatch.setattr(features, "NOTED", noted)
+    assert features._code() != before
+    monkeypatch.setattr(features, "NOTED", noted | {"train": "another", "data/audio": sources.NOTED["data/audio"]})
+    assert features._code() == before
+
+
+def test_the_hash_of_the_package_is_that_of_its_files_now(package):
+    before = sources.package_hash()
+    change(package / "train.py", "def fit(", "# a comment\n\n\ndef fit(")
+    assert sources.package_hash() == before
+    change(package / "train.py", "math.cos(", "math.sin(")
+    assert sources.package_hash() != before
 
 
 def test_state_hash_sees_every_bit_name_shape_and_type():
@@ -389,7 +435,10 @@ def test_a_table_is_made_once_whole_or_not_at_all(monkeypatch, tmp_path):
     with pytest.raises(Killed):
         kept_table(["k", 2], killed)
     (path,) = (tmp_path / "new").iterdir()
-    for damaged in (b"", b'name,value\n"open', b"\xff\xfe,\n"):
+    whole = path.read_bytes()
+    (_, table) = whole.split(b"\n", 1)
+    cut = whole[: whole.rindex(b"\n", 0, -1) + 1]  # at the end of a row: still a table
+    for damaged in (b"", b'name,value\n"open', b"\xff\xfe,\n", table, cut, whole.replace(b"0.3", b"0.4")):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"{path.name} is damaged"):
             kept_table(["k", 1], killed)
@@ -408,13 +457,53 @@ def test_the_code_of_own_layers_belongs_to_the_key(data, monkeypatch):
     """A mend of a layer outside the modules that belong to every key gives another key; others keep theirs."""
     own, plain = nn.Sequential(Quantise(4), small_net()), small_net()
     assert layer_code(own) == ("bottleneck/baseline",) and layer_code(plain) == ()
-    keys, meaning = [], cache._meaning
+    keys, running = [], sources.running
     for mended in ("", "mended"):
-        monkeypatch.setattr(cache, "_meaning", lambda path, m=mended: meaning(path) + m * (path.stem == "baseline"))
+        monkeypatch.setattr(sources, "running", lambda name, m=mended: running(name) + m * name.endswith("baseline"))
         cache.code_hash.cache_clear()
         keys.append((cache.key(own, data, RECIPE), cache.key(plain, data, RECIPE)))
     cache.code_hash.cache_clear()
     assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
+
+
+def user_layer(body, gain="1.0"):
+    """A layer of a user's as a notebook defines it."""
+    names = {"nn": nn, "torch": torch, "__name__": "__main__"}
+    exec(f"class Mine(nn.Module):\n    gain = {gain}\n    def forward(self, x):\n        {body}", names)
+    return names["Mine"]()
+
+
+def test_the_code_of_a_users_layers_belongs_to_the_key(data):
+    """Layers of one name, without weights: they differ in a constant, a name, an inner function or an attribute."""
+    held = user_layer("return x * self.gain")
+    held.steps = 3
+    different = [user_layer("return x * self.gain"), user_layer("return x * 2"), user_layer("return x.abs()"),
+                 user_layer("return x.sin()"), user_layer("return (lambda: x * 3)()"),
+                 user_layer("return (lambda: x * 4)()"), user_layer("return x * self.gain", "2.0"), held]  # fmt: skip
+    keys = [key(nn.Sequential(layer, small_net()), data, RECIPE) for layer in different]
+    assert len(set(keys)) == len(keys)
+    assert key(nn.Sequential(user_layer("return x * 2"), small_net()), data, RECIPE) == keys[1]
+    assert foreign_code(build("vgg5", "lif", time_steps=2, width=1 / 16, shape=(1, 6, 6))) == ""
+
+
+def test_a_users_layer_has_the_same_key_in_every_process(tmp_path):
+    """Although sets of names are ordered otherwise there and objects lie elsewhere."""
+    text = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_cache import foreign_code, nn, user_layer
+layer = user_layer("return x if self.gain in {{'a', 'b', 'c', 'd', 'e'}} else (lambda: -x)()")
+layer.inner, layer.of = nn.Identity(), {{"what": object()}}
+print(foreign_code(layer))
+"""
+    found = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        command = [sys.executable, "-c", text]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        found.add(done.stdout)
+        assert "object" in done.stdout, done.stderr
+    assert len(found) == 1
 
 
 def test_a_network_is_left_as_it_was_if_its_file_is_damaged(data, tmp_path):

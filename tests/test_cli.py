@@ -86,6 +86,21 @@ def test_yaml_that_is_no_mapping_is_refused():
         parse([], ["- 1"], [])
 
 
+@pytest.mark.parametrize("words, name", [(["-p", "time_steps", "[1, 2"], "time_steps = '[1, 2'"),
+                                         (["-y", "levels: [1"], "parameters = 'levels: [1'")])  # fmt: skip
+def test_what_is_no_yaml_is_one_sentence(notebook, here, capsys, words, name):
+    assert main(["run", str(notebook), *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"snnbook: {name} is not allowed: YAML (while parsing") and said.count("\n") == 1
+    assert not list(here.iterdir())
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_sentence(notebook, here, capsys):
+    assert main(["run", str(notebook), "-f", str(here)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("snnbook: ") and str(here) in said and said.count("\n") == 1
+
+
 def test_known_parameters_have_their_help(notebook):
     found = known_parameters(notebook)
     assert list(found) == [line.split(" = ")[0] for line in DEFAULTS.splitlines()]

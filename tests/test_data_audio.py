@@ -121,10 +121,10 @@ def gtzan(tmp_path, monkeypatch, request):
 
 def test_gtzan_is_split_by_track_without_the_broken_one(gtzan):
     folder, root = gtzan
-    data = load("gtzan", folder, calibration=40, validation=40)
+    data = load("gtzan", folder, calibration=60, validation=60)
     assert data.kind == "audio" and data.shape == (1, 96, 9) and data.classes == GTZAN_GENRES
     assert sum(data.summary()["samples"]) == 60 * 8, "jazz.00054 is left out"
-    assert_equal(data, load("gtzan", folder, calibration=40, validation=40))
+    assert_equal(data, load("gtzan", folder, calibration=60, validation=60))
     groups = torch.cat([getattr(data, s).groups for s in SPLITS])
     assert len(groups.unique()) == 59 and (groups.bincount() == 16).sum() == 1, "equal tracks are one group"
     for a in SPLITS:
@@ -134,6 +134,14 @@ def test_gtzan_is_split_by_track_without_the_broken_one(gtzan):
     pieces = log_mel(chunks(wave, 8 * 2048, 8), 22050, bands=96, n_fft=512, hop=256)
     everything = torch.cat([getattr(data, s).x for s in SPLITS])
     assert all((everything == piece).flatten(1).all(1).any() for piece in pieces)
+
+
+def test_a_genre_without_tracks_is_missing(gtzan):
+    folder, root = gtzan
+    for track in (root / "jazz").glob("jazz.0000*.wav"):
+        track.unlink()  # jazz.00054 is left, which is left out
+    with pytest.raises(MissingData, match=r"jazz.00000\.wav, which is not there"):
+        load("gtzan", folder)
 
 
 def test_gtzan_pieces_have_the_shape_of_the_paper(tmp_path):
@@ -192,7 +200,7 @@ def test_missing_sounds_and_tables_without_columns_are_named(urban):
     root = urban / "UrbanSound8K"
     (root / "audio" / "fold3" / "3001-1-0-1.wav").unlink()
     with pytest.raises(MissingData, match="fold3/3001-1-0-1.wav.*1 of 60"):
-        load("urbansound8k", urban)
+        load("urbansound8k", urban, calibration=6, validation=6)
     table = root / "metadata" / "UrbanSound8K.csv"
     table.write_text("slice_file_name,fold\na,1\n")
     with pytest.raises(DamagedFile, match="UrbanSound8K.csv.*columns.*fsID"):

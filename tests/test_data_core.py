@@ -131,6 +131,29 @@ def test_parts_that_leave_nothing_to_train_on_are_refused():
         assemble("toy", toy(), calibration=40, validation=40)
 
 
+@pytest.mark.parametrize("part", ["calibration", "validation"])
+def test_a_part_that_was_asked_for_and_has_no_sample_is_refused(part):
+    """Groups of twenty do not part: four samples are closer to none than to twenty."""
+    few = {"calibration": 0, "validation": 0}
+    source = toy(groups=np.arange(100) // 20)
+    assert len(assemble("toy", source, **few).train) > 0
+    with pytest.raises(ValueError, match=f"^{part} = 0 is not allowed: at least one sample"):
+        assemble("toy", source, **few | {part: 4})
+
+
+def test_statistics_of_integers_do_not_depend_on_the_pieces_and_events_have_none():
+    x = np.random.default_rng(0).integers(-32768, 32768, (50, 2, 7, 5))
+    for dtype in (np.uint8, np.int16):
+        some = torch.from_numpy(x.astype(dtype))
+        whole = channel_statistics(some, elements=some.numel())
+        for elements in (1, 3 * 70, 7 * 70):
+            assert all(torch.equal(a, b) for a, b in zip(channel_statistics(some, elements), whole, strict=True))
+    source = Source("events", np.arange(20) % 2, lambda i: np.ones((len(i), 3, 2, 4, 4), np.uint8), ("a", "b"), "",
+                    unit=0.25)  # fmt: skip
+    data = assemble("toy", source)
+    assert data.mean.equal(torch.zeros(2)) and data.std.equal(torch.full((2,), 0.25))
+
+
 def test_only_what_is_used_is_read():
     asked = []
 
@@ -149,7 +172,7 @@ def test_statistics_are_those_of_the_training_split():
     assert data.std.tolist() == pytest.approx(x.std((0, 2, 3), correction=0).tolist())
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.normal(3, 2, (10, 3, 4, 5)).astype(np.float32))
-    mean, std = channel_statistics(x, piece=3)
+    mean, std = channel_statistics(x, elements=3 * 60)
     assert mean.tolist() == pytest.approx(x.mean((0, 2, 3)).tolist(), rel=1e-5)
     assert std.tolist() == pytest.approx(x.std((0, 2, 3), correction=0).tolist(), rel=1e-5)
     assert channel_statistics(torch.full((2, 1, 3, 3), 7, dtype=torch.uint8))[1].tolist() == [1.0]
@@ -167,7 +190,7 @@ def test_fingerprint_is_the_digest_of_all_tensors():
 
 
 def test_summary_counts():
-    table = assemble("toy", toy(groups=np.arange(100) // 2)).summary().set_index("split")
+    table = assemble("toy", toy(groups=np.arange(100) // 2), calibration=10).summary().set_index("split")
     assert table["samples"].sum() == 100 and table.loc["test", "samples"] == 20
     assert table.loc["test", "groups"] == 10 and (table["classes"] <= 5).all()
 

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from snnbook.data import load
 from snnbook.data.camera import record_saccades, saccade_path, shifted
-from snnbook.data.digits import digit_images, digit_recordings
+from snnbook.data.digits import digit_images
 from snnbook.data.sounds import RATE, SAMPLES, SOUNDS, band_noise, clip, clips
 
 
@@ -109,7 +109,8 @@ def test_digit_events_are_frames_of_equally_many_events():
 
 
 def test_the_recordings_are_those_behind_the_frames():
-    recordings, y = digit_recordings(8)
+    images, y = digit_images(8)
+    recordings = record_saccades(images[:, 0].numpy() / 255, threshold=0.3)
     data = load("digits_events", size=8, time_steps=3, limit=30)
     frames = {recordings.frames(np.array([i]), 3).tobytes(): label for i, label in enumerate(y)}
     assert all(

@@ -148,17 +148,19 @@ def test_packed_photographs(tmp_path, png):
         name=[f"{names[k]}/image_{i % 10:04d}.jpg" for i, k in enumerate(label)],
         **mosaics(pictures, png, per=16, cols=3),
     )
-    data = load("caltech101", tmp_path, calibration=2, validation=2)
+    data = load("caltech101", tmp_path, calibration=4, validation=4)
     assert data.classes == ("Faces", "watch") and data.shape == (3, 8, 8)
     assert "without Leopards, Motorbikes" in data.source and "not in the file" in data.source
     made = {p.transpose(2, 0, 1).tobytes(): k for p, k in zip(pictures, label, strict=True)}
     for s in SPLITS:
         split = getattr(data, s)
         assert [names.index(data.classes[y]) for y in split.y] == [made[p.numpy().tobytes()] for p in split.x]
-    both = load("caltech101", file, classes="ecsnn", size=16)
+    both = load("caltech101", file, classes="ecsnn", size=16, calibration=6, validation=6)
     assert both.classes == ("Faces", "Faces_easy", "watch") and both.shape == (3, 16, 16)
+    assert "without Leopards, Motorbikes" in both.source and "hawksbill" not in both.source
+    assert "without" not in load("caltech101", file, classes="all", calibration=4, validation=4).source
     assert_disjoint(both)
-    assert load("npz", file).fingerprint == load("caltech101", file).fingerprint
+    assert load("npz", file, calibration=4, validation=4).fingerprint == data.fingerprint
 
 
 def test_packed_spectrograms_keep_groups_and_folds(tmp_path, png):
@@ -168,7 +170,7 @@ def test_packed_spectrograms_keep_groups_and_folds(tmp_path, png):
     first = np.arange(40)
     first[20:24] = np.arange(4)
     save(tmp_path / "gtzan_small.npz", kind="gtzan64", first_identical=first, **common)
-    data = load("gtzan", tmp_path)
+    data = load("gtzan", tmp_path, calibration=8, validation=8)
     assert_disjoint(data)
     assert data.shape == (1, 4, 7) and sum(data.summary()["groups"]) == 36
 
@@ -184,7 +186,7 @@ def test_packed_spectrograms_keep_groups_and_folds(tmp_path, png):
         step=step,
         **common,
     )
-    data = load("urbansound8k", tmp_path, calibration=2, validation=4)
+    data = load("urbansound8k", tmp_path, calibration=8, validation=8)
     assert data.train.x.dtype == torch.float32 and len(data.test) == 10
     expected = maps[fold == 10].astype(np.float32) * step[:, None] + lo[:, None]
     assert np.allclose(data.test.x[:, 0].numpy(), expected, atol=1e-5)
@@ -193,7 +195,7 @@ def test_packed_spectrograms_keep_groups_and_folds(tmp_path, png):
     fold = np.arange(40) // 8 + 1
     clips = [f"{f}-{i // 2}-{'AB'[i % 2]}" for i, f in enumerate(fold)]
     save(tmp_path / "esc10_small.npz", kind="esc10", fold=fold, name=clips, lo=-80.0, step=0.5, **common)
-    data = load("esc10", tmp_path, test_fold=1, calibration=2, validation=4)
+    data = load("esc10", tmp_path, test_fold=1, calibration=8, validation=8)
     assert np.array_equal(data.test.x[:, 0].numpy(), maps[:8])
     assert_disjoint(data)
 
@@ -260,11 +262,30 @@ def test_without_a_decoder_the_package_to_install_is_named(monkeypatch):
         compact.decode_jpegxl(b"")
 
 
-@pytest.mark.parametrize("column, value, message", [(2, -1, "p = "), (3, 10**6, "t = ")])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_refused_with_their_sample(tmp_path, x, value):
+    real = x.astype(np.float32)
+    load("npz", save(tmp_path / "good.npz", x=real, y=Y))
+    real[7, 1, 2, 3] = value
+    with pytest.raises(ValueError, match=r"x = 'not finite in sample \[7\]'"):
+        load("npz", save(tmp_path / "bad.npz", x=real, y=Y))
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_less_than_no_event_is_refused(tmp_path, x, dtype):
+    frames = x.reshape(40, 3, 1, 6, 6).repeat(2, axis=2).astype(dtype)
+    load("npz", save(tmp_path / "good.npz", x=frames, y=Y), time_steps=3)
+    load("npz", save(tmp_path / "image.npz", x=-frames[:, 0], y=Y))  # only a number of events is never negative
+    frames[7, 1, 0, 2, 3] = -2
+    with pytest.raises(ValueError, match=r"x = -2(\.0)? is not allowed: numbers of events"):
+        load("npz", save(tmp_path / "bad.npz", x=frames, y=Y), time_steps=3)
+
+
+@pytest.mark.parametrize("column, value, message", [(2, -1, "p = "), (3, 10**6, "t = "), (3, np.nan, "finite")])
 def test_unframed_events_are_checked(tmp_path, column, value, message):
     rng = np.random.default_rng(0)
     columns = [rng.integers(0, high, 800) for high in (7, 6, 2)] + [np.arange(800) % 20]
-    table = np.stack(columns, axis=1)
+    table = np.stack(columns, axis=1).astype(type(value))
     good = {"offsets": np.arange(0, 801, 20), "size": [6, 7], "y": Y}
     load("npz", save(tmp_path / "good.npz", events=table, **good), time_steps=2)
     table[5, column] = value

@@ -110,3 +110,13 @@ def test_a_split_without_samples_is_refused(data):
     none = dataclasses.replace(data, test=dataclasses.replace(data.test, x=data.test.x[:0], y=data.test.y[:0]))
     with pytest.raises(ValueError, match="^data.test = 0 is not allowed: at least one sample$"):
         accuracy(small_net(), none)
+    snn = build("vgg5", "if", time_steps=2, **SMALL)
+    with pytest.raises(ValueError, match="^data.test = 0 is not allowed: at least one sample$"):
+        accuracy_over_time(snn, none, [1, 2])
+
+
+def test_an_unknown_split_is_refused_with_the_known_ones(data):
+    snn = build("vgg5", "if", time_steps=2, **SMALL)
+    for call in (lambda: accuracy(snn, data, "val"), lambda: accuracy_over_time(snn, data, [1], "val")):
+        with pytest.raises(ValueError, match="^split = 'val' .* train, calibration, validation, test$"):
+            call()

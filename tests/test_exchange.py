@@ -328,7 +328,9 @@ def test_norse_is_told_one_kind_of_reset():
 
 def test_agreement_counts_every_spike_and_sees_a_difference(tmp_path, monkeypatch):
     net, x = NETWORKS["sub-model"](), normal(4, 1, 8, 8)
+    net.train()
     row = simulators.agreement(net, x, tmp_path / "n.nir").iloc[0]
+    assert net.training and all(m.training for m in net.modules())
     with torch.no_grad(), simulators.spikes_of(net.eval()) as seen:
         net(x)
     assert row["events"] == sum(s.numel() for s in seen.values())

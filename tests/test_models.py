@@ -33,8 +33,7 @@ def test_events_give_logits_per_step(name):
     torch.testing.assert_close(ann(x), each, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["vgg5", "resnet20"])
-@pytest.mark.parametrize("order", ["post", "ms"])
+@pytest.mark.parametrize("name, order", [("vgg5", "post"), ("resnet20", "post"), ("resnet20", "ms")])
 def test_static_input_is_the_same_as_events_that_repeat_it(name, order):
     net = build(name, "if", time_steps=5, order=order, v_threshold=0.5, **SMALL).eval()
     x = image(2, 1, 8, 8)
@@ -234,6 +233,9 @@ def test_every_parameter_gets_a_gradient():
         (["vgg5"], {"pool": "min"}, r"pool = 'min' is not allowed: one of avg, max"),
         (["vgg5"], {"head": "tail"}, r"head = 'tail' is not allowed: one of linear, mlp, fc"),
         (["resnet20"], {"order": "pre"}, r"order = 'pre' is not allowed: one of post, ms"),
+        (["resnet20"], {"pool": "max"}, r"pool = 'max' is not allowed: avg for a ResNet"),
+        (["resnet20"], {"head": "fc"}, r"head = 'fc' is not allowed: linear for a ResNet"),
+        (["vgg5"], {"order": "ms"}, r"order = 'ms' is not allowed: post for a VGG"),
         (["vgg5"], {"width": 0}, r"width = 0 is not allowed: a positive number"),
         (["vgg5"], {"n_classes": 0}, r"n_classes = 0 is not allowed: at least 1"),
         (["vgg5"], {"shape": (3, 32)}, r"shape = \(3, 32\) is not allowed: \(C, H, W\), each at least 1"),

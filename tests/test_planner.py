@@ -204,6 +204,14 @@ def test_no_plan_says_what_is_too_much():
         planner.best(plans, SETTING, Needs(accuracy=0.9, seconds=0.1))
 
 
+@pytest.mark.parametrize("needs", [Needs(), Needs(accuracy=0.5)])
+def test_an_account_by_which_no_plan_is_known_is_named(needs):
+    unknown = replace(plan("unknown"), parts=(EdgePart(10, 10),))
+    with pytest.raises(planner.NoPlan, match="^no plan is known by its joules in the account 'paper'$"):
+        planner.best([unknown], SETTING, needs, account="paper")
+    assert planner.best([unknown], SETTING, needs).name == "unknown"
+
+
 def test_unknown_energy_takes_no_part():
     known, unknown = plan("known"), replace(plan("unknown"), parts=(EdgePart(10, 10),))
     assert planner.best([known, unknown], SETTING, account="paper").name == "known"

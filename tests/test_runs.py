@@ -135,6 +135,16 @@ def test_a_changed_table_is_named(tmp_path, Example, table):
         recorded(tmp_path)
 
 
+@pytest.mark.parametrize("change", [lambda t: t[: len(t) // 2], lambda t: t.replace('"files"', '"tables"'),
+                                    lambda t: "[]", lambda t: '{"files": 3}', lambda t: ""])  # fmt: skip
+def test_a_manifest_that_is_not_whole_is_named(tmp_path, Example, table, change):
+    Run.start(Example(out_dir=str(tmp_path))).save("accuracy", table)
+    path = tmp_path / "run.json"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=f"^{path} is no whole manifest"):
+        recorded(tmp_path)
+
+
 def test_a_folder_without_a_manifest_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="run.json"):
         recorded(tmp_path)
@@ -178,6 +188,7 @@ def test_git_revision_of_a_clean_and_a_changed_checkout_and_outside_one(tmp_path
         ).stdout
 
     git("init")
+    (tmp_path / "site-packages").mkdir()
     file = tmp_path / "a"
     file.write_text("1")
     git("add", "a")
@@ -188,6 +199,8 @@ def test_git_revision_of_a_clean_and_a_changed_checkout_and_outside_one(tmp_path
     assert runs.git_revision() == revision
     file.write_text("2")
     assert runs.git_revision() == revision + "+changes"
+    monkeypatch.setattr(runs, "ROOT", tmp_path / "site-packages")  # installed within somebody's repository
+    assert runs.git_revision() is None
 
 
 def test_versions_are_those_installed():

@@ -88,6 +88,21 @@ def test_every_surrogate_of_spikingjelly_comes_back(name, tmp_path):
     assert all(getattr(found.surrogate_function, n) == value for n, value in given.items())
 
 
+@pytest.mark.parametrize("dtype", [None, torch.uint8, torch.bfloat16, torch.float16, torch.float32])
+def test_every_type_of_spikes_comes_back(tmp_path, dtype):
+    module = IF(0.5)
+    module.spike_dtype = dtype
+    assert again(module, tmp_path).spike_dtype == dtype
+
+
+def test_a_type_of_spikes_that_no_file_can_hold_is_not_saved(tmp_path):
+    module = IF(0.5)
+    module.spike_dtype = torch.int64
+    with pytest.raises(ValueError, match=r"spike_dtype = torch\.int64 is not allowed: one of None, uint8"):
+        store.save(tmp_path / "n.safetensors", module)
+    assert not list(tmp_path.iterdir())
+
+
 def test_neuron_keeps_tensors_types_and_steps(tmp_path):
     module = IF(0.5, v_init=torch.rand(1, 3, 1, 1), step_bias=torch.rand(4, 1, 3, 8, 8))
     module.time_steps, module.spike_dtype = 4, torch.uint8

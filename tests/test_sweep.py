@@ -99,6 +99,49 @@ def test_a_failed_cell_is_kept_and_told_and_run_again(notebook, capsys):
     assert before == {p: p.stat().st_mtime_ns for p in out.glob("cells/*/done.ipynb")}
 
 
+def test_what_another_version_of_the_package_gave_is_run_again(notebook, tmp_path, monkeypatch):
+    def keep(todo, name, product=None, error=None):
+        files = {} if error else {"products.csv": f"product\n{product}\n".encode()}
+        todo.keep(name, {"error": error, "notebook": "{}", "files": files, "code": sweep.package_hash()})
+
+    todo = sweep.Sweep(notebook, {}, {"a": [1, 2, 3]}, tmp_path / "out")
+    one, two, three = todo.missing()
+    monkeypatch.setattr(sweep, "package_hash", lambda: "old")
+    keep(todo, one, 10), keep(todo, two, 20), keep(todo, three, 30)
+    old = json.loads((todo.folder(three) / "done.json").read_text())
+    (todo.folder(three) / "done.json").write_text(json.dumps({k: v for k, v in old.items() if k != "code"}))
+    (todo.folder(one) / "run" / "left.csv").write_text("product\n99\n")
+    assert todo.missing() == [three]
+    monkeypatch.setattr(sweep, "package_hash", lambda: "new")
+    assert todo.missing() == [one, two, three]
+    keep(todo, one, 11), keep(todo, two, error="RuntimeError: new")
+    assert todo.missing() == [two, three]
+    todo.save({two: "RuntimeError: new"})
+    assert json.loads((todo.out / "sweep.json").read_text())["code"] == ["None", "new"]
+    assert pd.read_csv(todo.out / "products.csv")["product"].tolist() == [11, 30]
+    assert not (todo.out / "left.csv").exists()
+
+
+def test_a_dead_kernel_and_bytes_that_are_no_text_lose_nothing(notebook):
+    nb = nbformat.read(notebook, 4)
+    nb.cells[1].source += "\n(Path(out_dir) / 'noise.bin').write_bytes(bytes(range(256)))\nprint('so far')"
+    nb.cells.append(nbformat.v4.new_code_cell("import os\nif a == 3:\n    os._exit(1)"))
+    text = nbformat.writes(nb)
+    dead, alive = (sweep.execute(text, "98_product", {"a": a}) for a in (3, 1))
+    assert dead["error"].startswith("DeadKernelError: ") and alive["error"] is None
+    assert "so far" in "".join(str(c.get("outputs")) for c in json.loads(dead["notebook"])["cells"])
+    todo = sweep.Sweep(notebook, {}, {"a": [1]}, notebook.parent / "out")
+    todo.keep(todo.missing()[0], alive)
+    assert todo.missing() == []
+    assert (todo.folder(*todo.cells) / "run" / "noise.bin").read_bytes() == bytes(range(256))
+
+
+def test_workers_and_a_scheduler_are_not_taken_together(notebook, capsys):
+    words = ["sweep", str(notebook), "--grid", "a=1", "--workers", "2", "--scheduler", "tcp://127.0.0.1:9"]
+    assert main([*words, "--out", str(notebook.parent / "out")]) == 2
+    assert "workers = 2 is not allowed: none with a scheduler" in capsys.readouterr().err
+
+
 def test_unknown_names_are_refused_before_anything_runs(notebook, capsys):
     out = notebook.parent / "out"
     assert main(["sweep", str(notebook), "--grid", "c=1,2", "--out", str(out)]) == 2

@@ -51,6 +51,16 @@ def test_formula_is_exact_without_pools_and_padding():
     assert (table["exact"] > 0).all()
 
 
+def test_a_network_in_training_is_compared_in_eval_mode_and_left_as_it_was():
+    net = chain(IF(0.4), nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), IF(0.2), nn.Dropout(0.5), nn.Conv2d(3, 4, 1))
+    batches = [(inputs(4, 2, 5), torch.zeros(4))]
+    expected, statistics = syops.compare(net, batches, (2, 5, 5)), net.body[2].running_mean.clone()
+    net.train()
+    net.body[4].eval()
+    assert syops.compare(net, batches, (2, 5, 5)).equals(expected)
+    assert net.body[2].running_mean.equal(statistics) and net.body[2].training and not net.body[4].training
+
+
 def test_pool_multiplies_arrivals():
     spikes = torch.zeros(1, 1, 4, 4)
     spikes[0, 0, 0, :3] = 1  # two in one window, one in the next

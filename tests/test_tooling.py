@@ -141,7 +141,9 @@ def installs(project, monkeypatch):
     def make_venv(python, venv):
         done["venv"] += 1
         os.makedirs(os.path.join(venv, "bin"), exist_ok=True)
-        os.symlink(sys.executable, os.path.join(venv, "bin", "python"))
+        python = Path(venv, "bin", "python")
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        python.chmod(0o755)
 
     monkeypatch.setattr(bootstrap, "make_venv", make_venv)
     monkeypatch.setattr(bootstrap, "install", lambda *args: done.update(install=done["install"] + 1))
@@ -155,6 +157,41 @@ def test_environment_is_made_once_and_updated_when_the_pins_change(project, inst
     (project / "requirements.txt").write_text("snnbook-other==2.0\n")
     bootstrap.bootstrap(str(project), disk_usage=disk(2))
     assert installs == {"venv": 1, "install": 2}
+
+
+def test_an_environment_without_pip_is_made_anew(project, installs, monkeypatch):
+    """As a kill in the middle of making one leaves it."""
+    python = project / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\n[ \"$1\" = -m ] && exit 1\nexec {sys.executable} \"$@\"\n")
+    python.chmod(0o755)
+    assert bootstrap.version_of(str(python)) == sys.version_info[:2] and not bootstrap.usable(str(project / ".venv"))
+    python.write_text(f"#!/bin/sh\n[ \"$1\" = -m ] && exit 0\nexec {sys.executable} \"$@\"\n")
+    assert bootstrap.usable(str(project / ".venv"))
+    python.write_text(f"#!/bin/sh\n[ \"$1\" = -m ] && exit 1\nexec {sys.executable} \"$@\"\n")
+    make = bootstrap.make_venv
+    monkeypatch.setattr(bootstrap, "make_venv", lambda *args: (python.unlink(), make(*args)))
+    bootstrap.bootstrap(str(project), disk_usage=disk(100))
+    assert installs == {"venv": 1, "install": 1}
+
+
+def test_another_python_than_that_of_the_environment_is_not_ignored(project, installs):
+    have = sys.version_info[:2]
+    other = (3, 12) if have != (3, 12) else (3, 13)
+    bootstrap.bootstrap(str(project), other, disk(100), asked=True)  # there is none yet
+    for version, asked in ((have, True), (other, False), ((3, 9), True)):
+        bootstrap.bootstrap(str(project), version, disk(100), asked)
+    with pytest.raises(SystemExit) as raised:
+        bootstrap.bootstrap(str(project), other, disk(100), asked=True)
+    expected = f"PYTHON is 3.{other[1]}, but the environment in .venv has Python 3.{have[1]}: remove .venv"
+    assert sentence(raised).startswith(expected)
+
+
+def test_make_says_when_a_python_was_named():
+    for words, named in ((["env"], False), (["env", "PYTHON=python3"], True)):
+        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS")}
+        done = subprocess.run(["make", "-n", *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and ("bootstrap.py --asked" in done.stdout) == named
 
 
 def test_an_install_that_was_cut_short_is_made_anew(project, installs, monkeypatch):

@@ -334,6 +334,13 @@ def test_a_finished_run_is_not_trained_again(data, uninterrupted, monkeypatch, t
     assert same_state(net, uninterrupted[0]) and history.equals(uninterrupted[1])
 
 
+def test_a_checkpoint_in_a_folder_that_is_not_there_is_refused_before_training(data, monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "make_fabric", lambda *_: pytest.fail("has begun"))
+    path = tmp_path / "none" / "c"
+    with pytest.raises(ValueError, match=rf"^checkpoint = '{path}' is not allowed: a file in a folder that is there$"):
+        fit(small_net(), data, RECIPE, checkpoint=path)
+
+
 def test_a_checkpoint_of_another_recipe_is_refused_and_kept(data, tmp_path):
     path = tmp_path / "c"
     fit(small_net(), data, dataclasses.replace(RECIPE, epochs=1), checkpoint=path)
@@ -497,6 +504,10 @@ def test_a_terminal_sees_a_progress_bar(data, monkeypatch):
         ({"warmup": 1.0}, "warmup = 1.0 is not allowed: 0 to below 1"),
         ({"label_smoothing": -0.1}, "label_smoothing = -0.1 is not allowed: 0 to below 1"),
         ({"optimizer": "lion"}, "optimizer = 'lion' is not allowed: one of sgd, adam"),
+        ({"momentum": 1.0}, "momentum = 1.0 is not allowed: 0 to below 1"),
+        ({"momentum": -0.1}, "momentum = -0.1 is not allowed: 0 to below 1"),
+        ({"augment": "crop4,flap"}, "augmentation = 'flap' is not allowed: one of crop, flip, cutout, shift"),
+        ({"augment": "flip2"}, "augmentation = 'flip2' is not allowed: flip without a number"),
         ({"loss": "mse"}, "loss = 'mse' is not allowed: one of mean_logits, mean_loss"),
         ({"precision": "fp16"}, "precision = 'fp16' is not allowed: one of auto, fp32, bf16"),
     ],

@@ -134,6 +134,33 @@ def make_venv(python, venv):
         )
 
 
+def usable(venv):
+    """Whether an environment is whole enough to update: no install was cut short, its Python fits and has pip."""
+    python = os.path.join(venv, "bin", "python")
+    if os.path.exists(os.path.join(venv, ".unfinished")) or not OLDEST <= (version_of(python) or (0, 0)) <= NEWEST:
+        return False
+    pip = [python, "-m", "pip", "--version"]
+    return subprocess.call(pip, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+
+
+def refuse_another(asked, venv):
+    """Refuse a Python that was asked for by name where the environment has another.
+
+    Args:
+        asked: its (major, minor).
+        venv: folder of the environment.
+
+    Raises:
+        SystemExit: with one sentence that says how to have the other one.
+    """
+    has = version_of(os.path.join(venv, "bin", "python"))
+    if has is not None and has != asked and OLDEST <= asked <= NEWEST:
+        raise SystemExit(
+            "PYTHON is {}, but the environment in .venv has Python {}: remove .venv, and make will "
+            "make it anew.".format(dotted(asked), dotted(has))
+        )
+
+
 def install(python, root, log_path):
     """Install the requirements and snnbook itself; SystemExit with one sentence where that fails."""
     command = [
@@ -166,29 +193,32 @@ def configure(venv):
         file.write(KERNEL_CONFIG)
 
 
-def bootstrap(root, version=None, disk_usage=shutil.disk_usage):
+def bootstrap(root, version=None, disk_usage=shutil.disk_usage, asked=False):
     """Bring ``root``/.venv up to date; does nothing where its stamp says that it is.
 
     Args:
         root: the repository's root.
         version: (major, minor) to take this Python for.
         disk_usage: as ``shutil.disk_usage``.
+        asked: whether somebody named this Python, so that another one's environment will not do.
 
     Raises:
-        SystemExit: with one sentence, for a Python too old, no index, or a full disk.
+        SystemExit: with one sentence, for a Python too old or not that of .venv, no index, or a full disk.
     """
     venv = os.path.join(root, ".venv")
     stamp, unfinished = os.path.join(venv, ".stamp"), os.path.join(venv, ".unfinished")
     python = os.path.join(venv, "bin", "python")
     want = wanted(root)
+    if asked:
+        refuse_another(tuple(version or sys.version_info)[:2], venv)
     if read(stamp) == want and os.access(python, os.X_OK):
         return
     base = find_python(version)
-    usable = not os.path.exists(unfinished) and OLDEST <= (version_of(python) or (0, 0)) <= NEWEST
-    check_disk(disk_usage(root).free, UPDATE_BYTES if usable else NEW_BYTES)
+    whole = usable(venv)
+    check_disk(disk_usage(root).free, UPDATE_BYTES if whole else NEW_BYTES)
     log = os.path.join(venv, "install.log")
     print("Installing the environment in .venv: several minutes the first time.", flush=True)
-    if not usable:
+    if not whole:
         make_venv(base, venv)
     open(unfinished, "w").close()
     install(python, root, log)
@@ -201,7 +231,7 @@ def bootstrap(root, version=None, disk_usage=shutil.disk_usage):
 
 if __name__ == "__main__":
     try:
-        bootstrap(ROOT)
+        bootstrap(ROOT, asked="--asked" in sys.argv[1:])
     except KeyboardInterrupt:
         raise SystemExit("Interrupted: run make again to finish the environment.")
     except OSError as error:

@@ -12,20 +12,20 @@ import argparse
 import html
 import io
 import os
-import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import yaml
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, Fit, NameObject, TextStringObject
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from browser import chromium
+
 ROOT = Path(__file__).resolve().parent.parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MARGIN = {"top": "16mm", "bottom": "18mm", "left": "15mm", "right": "15mm"}
 
 #: What paper does not need: bars, buttons, folded code, things to click.
@@ -62,18 +62,6 @@ def contents(root: Path) -> list[tuple[str, list[str]]]:
         pages = [page["file"] for chapter in part["chapters"] for page in (chapter, *chapter.get("sections", []))]
         found.append((part.get("caption", ""), pages))
     return found
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """A headless Chromium; ends the program in a sentence where there is none."""
-    path = os.environ.get("SNNBOOK_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        sys.exit("No Chromium was found: install one or set SNNBOOK_CHROMIUM to its path.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def print_page(browser: Browser, source: Path) -> tuple[PdfReader, list[str]]:

@@ -10,33 +10,27 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import shutil
 import sys
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from browser import chromium
 
 ROOT = Path(__file__).resolve().parent.parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MAX_BYTES = 300_000
 
 
 def shoot(url: str, section: str = "", width: int = 1280, height: int = 1000) -> bytes:
     """PNG of a page at ``section`` (the id of a heading) or its top, after its formulas are set."""
-    path = os.environ.get("SNNBOOK_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        sys.exit("No Chromium was found: install one or set SNNBOOK_CHROMIUM to its path.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="light")
         page.goto(url)
         page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise; }")
         page.evaluate("(id) => document.getElementById(id)?.scrollIntoView()", section)
-        png = page.screenshot()
-        browser.close()
-    return png
+        return page.screenshot()
 
 
 def small(png: bytes) -> bytes:

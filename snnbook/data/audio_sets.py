@@ -114,6 +114,9 @@ def gtzan(data_dir: Path, time_steps: int, download: bool) -> Source:
         p for genre in GTZAN_GENRES for p in sorted((root / genre).glob("*.wav")) if p.stem != GTZAN_BROKEN
     ]
     label = np.array([GTZAN_GENRES.index(p.parent.name) for p in tracks])
+    for k, genre in enumerate(GTZAN_GENRES):
+        if not (label == k).any():
+            raise missing("gtzan", root / genre / f"{genre}.00000.wav", "Unpack the archive again.")
     group = np.unique([md5(p) for p in tracks], return_inverse=True)[1]
 
     def read(index: np.ndarray) -> np.ndarray:

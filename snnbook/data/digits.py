@@ -12,7 +12,6 @@ from torch.nn.functional import interpolate
 
 from ..checks import check
 from .camera import record_saccades
-from .events import Events
 from .registry import Source, register
 
 DIGITS_SOURCE = (
@@ -28,12 +27,6 @@ def digit_images(size: int = 16) -> tuple[Tensor, np.ndarray]:
     x = torch.from_numpy(digits.images / 16.0)[:, None]
     x = interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
     return (x * 255).round().to(torch.uint8), digits.target
-
-
-def digit_recordings(size: int = 16, **camera) -> tuple[Events, np.ndarray]:
-    """The digits recorded by a simulated event camera (`record_saccades`), and their labels [1797]."""
-    x, y = digit_images(size)
-    return record_saccades(x[:, 0].numpy() / 255, **camera), y
 
 
 @register("digits", "scikit-learn's handwritten digits, 1 x 16 x 16 (needs no files)")

@@ -198,7 +198,7 @@ def _caltech_packed(path: Path, size: int | None, classes: str, source: str) -> 
     x = torch.from_numpy(archive["images"][keep]).permute(0, 3, 1, 2).contiguous()
     if size is not None and size != x.shape[-1]:
         x = interpolate(x, size=(size, size), mode="bilinear", antialias=True)
-    absent = sorted(set(CALTECH_TOP10) - set(known)) if classes == "top10" else []
+    absent = sorted(set(caltech_classes(classes, present)) - set(known))
     note = f"; without {', '.join(absent)}, not in the file" if absent else ""
     groups = photograph_groups([str(n) for n in archive["name"][keep]])
     return Source(

@@ -92,6 +92,9 @@ def _samples(archive: dict[str, np.ndarray], time_steps: int) -> tuple[int, str,
     check("x", x.dtype.name, x.dtype in (np.uint8, np.int16, np.float32), "uint8, int16 or float32")
     kind = str(archive.get("kind", "events" if x.ndim == 5 else "image"))
     check_choice("kind", kind, KINDS)
+    if x.dtype.kind == "f":
+        bad = np.flatnonzero([not np.isfinite(sample).all() for sample in x])
+        check("x", f"not finite in sample {bad[:1].tolist()}", len(bad) == 0, "finite numbers")
     if x.ndim == 3:
         x = x[:, None]
     if kind == "events":
@@ -102,6 +105,7 @@ def _samples(archive: dict[str, np.ndarray], time_steps: int) -> tuple[int, str,
             x.shape[1] == time_steps,
             f"the file's event frames have T = {x.shape[1]}",
         )
+        check("x", x.min(initial=0).item(), x.min(initial=0) >= 0, "numbers of events, at least 0")
     check("x", x.shape, x.ndim == (5 if kind == "events" else 4), "[N, C, H, W] for images and audio")
     return len(x), kind, lambda index: x[index]
 
@@ -112,6 +116,7 @@ def _recordings(archive: dict[str, np.ndarray]) -> Events:
         check("keys", sorted(archive), key in archive, f"events need {key} too")
     events, offsets = archive["events"], archive["offsets"].astype(np.int64)
     check("events", events.shape, events.ndim == 2 and events.shape[1] == 4, "[M, 4]: x, y, p, t")
+    check("events", events.dtype.name, events.dtype.kind in "biuf" and np.isfinite(events).all(), "finite numbers")
     in_order = (
         len(offsets) > 1 and offsets[0] == 0 and offsets[-1] == len(events) and (np.diff(offsets) >= 0).all()
     )

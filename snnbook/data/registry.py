@@ -101,7 +101,7 @@ def load(
         Data; the same for the same arguments and files.
 
     Raises:
-        ValueError: for an unknown name or option, or a number out of range.
+        ValueError: for an unknown name or option, a number out of range, or a part asked for that would have no sample.
         MissingData: if files are missing; says which belong where and how to get them.
         DamagedFile: if a file's checksum or format is wrong.
     """
@@ -151,8 +151,14 @@ def split_indices(source: Source, seed: int, calibration, validation, limit: int
     )
     validated, rest = pick(rest, n_validation, seed)
     calibrated, rest = pick(rest, n_calibration, seed)
-    for what, found in (("train", rest), ("test", tested)):
-        check(what, len(found), len(found) > 0, "at least one sample (groups are never split: are they too large?)")
+    for what, found, asked in (
+        ("train", rest, 1),
+        ("calibration", calibrated, n_calibration),
+        ("validation", validated, n_validation),
+        ("test", tested, 1),
+    ):
+        some = len(found) > 0 or asked == 0
+        check(what, len(found), some, "at least one sample (groups are never split: are they too large?)")
     return [rest, calibrated, validated, tested]
 
 
@@ -180,9 +186,11 @@ def assemble(
         )
 
     splits = [split(index) for index in parts]
-    mean, std = channel_statistics(splits[0].x)
     if source.kind == "events":
-        mean, std = torch.zeros_like(mean), torch.full_like(std, source.unit)
+        channels = splits[0].x.shape[-3]
+        mean, std = torch.zeros(channels), torch.full((channels,), source.unit, dtype=torch.float32)
+    else:
+        mean, std = channel_statistics(splits[0].x)
     return Data(
         name,
         source.kind,
@@ -196,9 +204,12 @@ def assemble(
     )
 
 
-def channel_statistics(x: Tensor, piece: int = 4096) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel (third axis from the end), float32 [C], via float64."""
-    n = x.numel() // x.shape[-3]
+def channel_statistics(x: Tensor, elements: int = 2**22) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel (third axis from the end), float32 [C], via float64.
+
+    About so many ``elements`` are in memory as float64 at a time. Sums of integers do not depend on it.
+    """
+    n, piece = x.numel() // x.shape[-3], max(1, elements // x[0].numel())
     total = square = torch.zeros(x.shape[-3], dtype=torch.float64)
     for part in x.split(piece):
         values = part.to(torch.float64).transpose(0, -3).flatten(1)
