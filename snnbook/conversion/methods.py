@@ -61,7 +61,7 @@ class Method:
         matched: whether its QC-ANN is best trained with L = T where T is below L; another L is taken too.
         levels: L of its QC-ANN where the method was published for one, no other is taken; any L otherwise.
         selects: whether it keeps a step only where an error over held-out images falls.
-        prerun_steps: steps before the T that count.
+        prerun_steps: updates of a neuron before the T that count; with COS each layer waits for them in its turn.
         spikes: what a neuron sends.
         options: names of the options that it takes.
     """
@@ -117,7 +117,8 @@ def _phase_two(help: str, source: str, *steps: str) -> Method:
     """LMPC and LWC of this paper in the order of ``steps``, on a QC-ANN or QCFS network."""
     options = ("order", "select") + (("steps",) if len(steps) > 1 else ())
     options += ("rounds", "absolute", "per_channel", "criterion") if "lmpc" in steps else ()
-    options += ("epochs", "lr", "optimiser", "gamma", "spike_times_only", "head", "seed") if "lwc" in steps else ()
+    if "lwc" in steps:
+        options += ("epochs", "lr", "optimiser", "gamma", "spike_times_only", "biases", "head", "seed")
 
     def make(net: Network, s: Setting) -> Network:
         return phase_two(net, s.calibration, s.validation, s.time_steps, **({"steps": steps} | s.options))
@@ -221,8 +222,9 @@ class Report:
         source: the activation of the ANN that came in, with L and shift where it has them.
         thresholds: layer name to θ.
         v_init: layer name to v(0), the mean over its neurons.
-        prerun_steps: steps before the T that count.
-        total_steps: T including them.
+        prerun_steps: updates of a neuron before the T that count.
+        total_steps: T including them: the time of an image, for COS only where a layer runs all its steps before the
+            next one (:attr:`~snnbook.conversion.prerun.COS.prerun_steps`).
         spikes: what a neuron sends.
         calibration_images: how many were used, those held out not among them.
         validation_images: how many were held out, on which it was decided whether a step is kept.
