@@ -321,8 +321,8 @@ def test_ann2snn_thresholds_are_a_running_average_of_maxima():
 
 
 def test_ann2snn_refusals():
-    with pytest.raises(ValueError, match="^activation = 'QuantClip' is not allowed: nn.ReLU"):
-        convert(small("qc"), "ann2snn", time_steps=2, calibration=batches(1))
+    with pytest.raises(ValueError, match="^activation = 'ClippedReLU' is not allowed: nn.ReLU"):
+        convert(small("clip"), "ann2snn", time_steps=2, calibration=batches(1))
     with pytest.raises(ValueError, match="^mode = 'median' is not allowed"):
         convert(small(), "ann2snn", time_steps=2, calibration=batches(1), mode="median")
 

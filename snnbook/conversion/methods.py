@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass, field
 
 from torch import nn
 
-from ..checks import check, check_choice
+from ..checks import check, check_choice, is_whole
 from ..fold import device_of, fold_batchnorm, replace
 from ..network import Network
 from ..neurons import spiking_layers
-from ..quantise import QuantClip
+from ..quantise import ClippedReLU, QuantClip
 from .baselines import ann2snn
 from .lmpc import held_out
 from .lwc import PHASE_TWO, phase_two
-from .options import checked_batches, is_whole
+from .options import checked_batches
 from .prerun import cos, srp
 from .ratenorm import rate_norm
 from .rewrite import activations, idle, refuse
@@ -266,11 +266,18 @@ def _source(activation: nn.Module) -> str:
     return type(activation).__name__ + constants
 
 
+#: Activations that are not those of a method, by the one with which its ANN is trained. Thresholds by a rule of their
+#: own may be taken of a clipped ReLU too; a ReLU where λ is asked for is refused with a hint when θ is taken.
+_FOREIGN = {"relu": QuantClip, "clip": QuantClip, "qc": ClippedReLU, "qcfs": ClippedReLU}
+
+
 def _check_source(method: str, net: nn.Module, options: dict) -> None:
-    """ValueError for QC activations of another shift or L than those that ``method`` is made for."""
-    rule = METHODS[method]
+    """ValueError for activations of another kind, or QC activations of another shift or L, than ``method`` is for."""
+    rule, made_for = METHODS[method], {"relu": "nn.ReLU", "clip": "ClippedReLU"}
     shift = None if "potential" in options else {"qc": 0.0, "qcfs": 0.5}.get(rule.source)
     for name, activation in activations(net).items():
+        foreign, kinds = isinstance(activation, _FOREIGN[rule.source]), made_for.get(rule.source, "QuantClip")
+        check(name, type(activation).__name__, not foreign, f"{kinds}, for which {method} is made")
         if isinstance(activation, QuantClip):
             same = shift is None or activation.shift == shift
             check(f"shift of {name}", activation.shift, same, f"{shift}, for which {method} is made")
@@ -324,7 +331,8 @@ def convert(
     Raises:
         ValueError: for an unknown method or option, ``time_steps`` that is no whole number from 1, batches that are
             empty, no pairs or not finite, no activation, what :func:`~snnbook.conversion.rewrite.refuse` refuses, an
-            activation without the trained threshold that the method needs, or one of another shift or L.
+            activation of another kind than the method is made for, without the trained threshold that it needs, or of
+            another shift or L.
     """
     check_choice("method", method, METHODS)
     started, rule = time.monotonic(), METHODS[method]
