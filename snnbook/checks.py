@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 
 
 def check(name: str, value: object, ok: bool, allowed: str) -> None:
@@ -25,3 +27,13 @@ def check_choice(name: str, value: object, choices: Iterable) -> None:
     """Refuse a value that is not one of ``choices`` (ValueError that lists them)."""
     known = list(choices)
     check(name, value, value in known, f"one of {', '.join(map(str, known))}")
+
+
+def is_whole(value: object) -> bool:
+    """Whether ``value`` is a whole number, Python's or NumPy's, and no switch."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_finite(value: object) -> bool:
+    """Whether ``value`` is a real number, neither NaN nor infinite."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

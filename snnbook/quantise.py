@@ -16,7 +16,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .checks import check
+from .checks import check, is_finite, is_whole
+
+
+def _check_lam(lam: object) -> None:
+    check("lam", lam, is_finite(lam) and lam > 0, "a positive number")
+
+
+def _check_steps(levels: object, shift: float) -> None:
+    check("levels", levels, is_whole(levels) and levels >= 1, "a whole number, at least 1")
+    check("shift", shift, 0 <= shift < 1, "0 to below 1")
 
 
 def quantise_clip(z: Tensor, lam: Tensor | float, levels: int, shift: float = 0.0) -> Tensor:
@@ -24,15 +33,17 @@ def quantise_clip(z: Tensor, lam: Tensor | float, levels: int, shift: float = 0.
 
     Args:
         z: drive, any shape.
-        lam: λ > 0, the later threshold, in the unit of ``z``.
+        lam: λ > 0, the later threshold, in the unit of ``z``; a tensor is taken as it is, a number is checked.
         levels: L ≥ 1, the quantisation steps.
         shift: 0 for the floor of equation (8), ½ for QCFS.
 
     Raises:
-        ValueError: if ``levels`` is below 1 or ``shift`` is not in [0, 1).
+        ValueError: if ``lam`` is not positive and finite, ``levels`` no whole number from 1, or ``shift`` not in
+            [0, 1).
     """
-    check("levels", levels, levels >= 1, "at least 1")
-    check("shift", shift, 0 <= shift < 1, "0 to below 1")
+    if not isinstance(lam, Tensor):
+        _check_lam(lam)
+    _check_steps(levels, shift)
     return _QuantiseClip.apply(z, torch.as_tensor(lam, dtype=z.dtype, device=z.device), levels, shift)
 
 
@@ -60,7 +71,7 @@ class Threshold(nn.Module):
 
     def __init__(self, lam: float = 4.0):
         super().__init__()
-        check("lam", lam, lam > 0, "a positive number")
+        _check_lam(lam)
         self.log_lam = nn.Parameter(torch.tensor(math.log(lam)))
 
     @property
@@ -70,7 +81,7 @@ class Threshold(nn.Module):
 
     def set_lam(self, lam: float) -> None:
         """Give λ a new positive value (ValueError otherwise)."""
-        check("lam", lam, lam > 0, "a positive number")
+        _check_lam(lam)
         with torch.no_grad():
             self.log_lam.fill_(math.log(lam))
 
@@ -89,8 +100,7 @@ class QuantClip(Threshold):
 
     def __init__(self, levels: int = 8, shift: float = 0.0, lam: float = 4.0):
         super().__init__(lam)
-        check("levels", levels, levels >= 1, "at least 1")
-        check("shift", shift, 0 <= shift < 1, "0 to below 1")
+        _check_steps(levels, shift)
         self.levels, self.shift = levels, shift
 
     def forward(self, z: Tensor) -> Tensor:

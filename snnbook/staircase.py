@@ -21,13 +21,13 @@ from scipy.optimize import minimize_scalar
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-from .checks import check
+from .checks import check, is_finite, is_whole
 from .quantise import quantise_clip
 
 
 def _check(threshold: float, time_steps: int, shift: float = 0.0) -> None:
-    check("threshold", threshold, threshold > 0, "a positive number")
-    check("time_steps", time_steps, time_steps >= 1, "at least 1")
+    check("threshold", threshold, is_finite(threshold) and threshold > 0, "a positive number")
+    check("time_steps", time_steps, is_whole(time_steps) and time_steps >= 1, "a whole number, at least 1")
     check("shift", shift, 0 <= shift < 1, "0 to below 1")
 
 
@@ -35,7 +35,8 @@ def response(z: Tensor, threshold: float, time_steps: int, v0: float = 0.0) -> T
     """φ(z) of an IF neuron under constant drive ``z``, equation (3); same shape and unit as ``z``.
 
     Raises:
-        ValueError: if ``threshold`` is not positive, ``time_steps`` is below 1, or v(0) is not in [0, θ).
+        ValueError: if ``threshold`` is not positive and finite, ``time_steps`` no whole number from 1, or v(0) not in
+            [0, θ).
     """
     _check(threshold, time_steps)
     check("v0", v0, 0 <= v0 < threshold, "0 to below the threshold")
@@ -196,7 +197,7 @@ def bias(time_steps: int, levels: int, shift: float = 0.0, ann_shift: float = 0.
         ValueError: for a value out of these ranges.
     """
     _check(1.0, time_steps, shift)
-    check("levels", levels, levels >= 1, "at least 1")
+    check("levels", levels, is_whole(levels) and levels >= 1, "a whole number, at least 1")
     check("ann_shift", ann_shift, 0 <= ann_shift < 1, "0 to below 1")
     return (shift - 0.5) / time_steps - (ann_shift - 0.5) / levels
 

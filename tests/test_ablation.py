@@ -71,9 +71,10 @@ def test_variants_are_conversions_with_their_options(experiment):
 
 
 def test_by_images_takes_the_first_ones_only(experiment):
+    """Three of four to calibrate and the fourth to decide which steps are kept."""
     table = ablation.by_images(experiment, "lmpc", 2, [4, 16])
     x = torch.cat([x for x, _ in experiment.calibration()])
-    images = {"calibration": [(x[:4], torch.zeros(4))], "validation": experiment.validation()}
+    images = {"calibration": [(x[:3], torch.zeros(3))], "validation": [(x[3:4], torch.zeros(1))]}
     snn, _ = convert(experiment.network("qc"), "lmpc", time_steps=2, **images)
     expected = ablation.logit_error(snn, experiment.network("qc"), experiment.validation())
     assert table["logit_error"].iloc[0] == pytest.approx(expected, rel=1e-5)

@@ -548,6 +548,12 @@ def test_linear_functions_are_welcome():
      "shift of body.0 = 0.5 is not allowed: 0.0, for which qc is made"),
     (lambda: convert(build("vgg5", "qc", **SMALL), "step_bias", time_steps=2, calibration=batches(1)),
      "shift of body.0 = 0.0 is not allowed: 0.5, for which step_bias is made"),
+    (lambda: convert(build("vgg5", "qc", **SMALL), "tcl", time_steps=2, calibration=batches(1)),
+     "body.0 = 'QuantClip' is not allowed: ClippedReLU, for which tcl is made"),
+    (lambda: convert(build("vgg5", "clip", **SMALL), "qcfs", time_steps=2, calibration=batches(1)),
+     "body.0 = 'ClippedReLU' is not allowed: QuantClip, for which qcfs is made"),
+    (lambda: convert(build("vgg5", "clip", **SMALL), "lmpc", time_steps=2, calibration=batches(4)),
+     "body.0 = 'ClippedReLU' is not allowed: QuantClip, for which lmpc is made"),
     (lambda: convert(build("vgg5", "qcfs", **SMALL), "qcfs_l4", time_steps=2, calibration=batches(1)),
      "levels of body.0 = 8 is not allowed: 4, with which qcfs_l4 was published"),
     (lambda: convert(build("vgg5", **SMALL), "lmpc", time_steps=2, calibration=batches(4), validation=[images(2)]),
@@ -564,6 +570,17 @@ def test_bad_arguments_are_refused(call, message):
 def test_labels_may_be_lists_and_arrays(labels):
     _, report = convert(build("vgg5", "qc", **SMALL), "lmpc", time_steps=2, calibration=[(images(6), labels)], rounds=1)
     assert (report.calibration_images, report.validation_images) == (5, 1)
+
+
+@pytest.mark.parametrize("method", [name for name, m in METHODS.items() if m.source == "relu"])
+def test_a_method_for_relu_takes_no_quantised_network_but_a_clipped_one(method):
+    made_for = f"nn.ReLU, for which {method} is made"
+    with pytest.raises(ValueError, match=rf"^body\.0 = 'QuantClip' is not allowed: {made_for}$"):
+        convert(build("vgg5", "qc", **SMALL), method, time_steps=2, calibration=batches(1))
+    if method == "max_norm":
+        net = with_thresholds(build("vgg5", "clip", **SMALL), 0.01)
+        _, report = convert(net, method, time_steps=2, calibration=batches(4))
+        assert list(report.thresholds.values())[0] == pytest.approx(0.01)  # no output is above λ
 
 
 def test_weights_that_are_not_finite_are_named():

@@ -40,13 +40,13 @@ def test_one_run_gives_what_runs_of_each_length_give(experiment, batches):
 
 
 def test_a_prerun_is_paid_for(experiment, batches):
-    """SRP's first run is that of the plain network for four steps."""
+    """SRP's first run is that of the plain network for four steps, but static input passes the stem once for both."""
     plain, _ = experiment.converted("qcfs", 4)
     srp, _ = experiment.converted("srp", 2)
     before = bench.operations_over_time(plain, batches, [4]).iloc[0]
     for T in (2, 6):
         whole = bench.operations_over_time(srp, batches, [T], prerun=True).iloc[0]
-        assert whole["mac"] == 2 * before["mac"]
+        assert whole["mac"] == before["mac"] > 0
         assert whole["spikes"] >= before["spikes"] and whole["ac"] >= before["ac"]
     per_step = bench._run(srp, batches, 2)
     assert list(per_step["step"]) == [1, 2, 3, 4]

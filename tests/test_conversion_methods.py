@@ -188,6 +188,29 @@ def test_nothing_wakes_a_silenced_neuron():
     assert not spikes.any()
 
 
+@pytest.mark.parametrize("T", [3, 9])
+def test_srp_passes_the_stem_once_and_gives_what_two_runs_give(T):
+    """The plain network run for four steps, silenced by hand, and run again from the images."""
+    net, x, calls = small("qcfs", name="vgg9"), images(4, seed=7), []
+    snn, plain = (convert(net, method, time_steps=T, calibration=batches(1))[0] for method in ("srp", "qcfs"))
+    with torch.no_grad():
+        plain.time_steps = 4
+        for layer in spiking_layers(plain).values():
+            layer.keep_v = True
+        plain(x)
+        for layer in spiking_layers(plain).values():
+            layer.keep_v, layer.v_init = False, torch.where(layer.v < 0, SILENT, layer.v_init)
+        plain.time_steps = T
+        assert torch.equal(snn(x), plain(x))
+        stem = snn.stem
+        stem.register_forward_hook(lambda *_: calls.append(1))
+        snn(x)
+    assert len(calls) == 1 and snn.stem is stem
+    with pytest.raises(RuntimeError):
+        snn(x[:, :1])
+    assert snn.stem is stem and snn.time_steps == T
+
+
 def test_srp_hooks_see_both_runs():
     snn, _ = convert(small("qcfs"), "srp", time_steps=3, calibration=batches(1))
     steps = []
@@ -298,8 +321,8 @@ def test_ann2snn_thresholds_are_a_running_average_of_maxima():
 
 
 def test_ann2snn_refusals():
-    with pytest.raises(ValueError, match="^activation = 'QuantClip' is not allowed: nn.ReLU"):
-        convert(small("qc"), "ann2snn", time_steps=2, calibration=batches(1))
+    with pytest.raises(ValueError, match="^activation = 'ClippedReLU' is not allowed: nn.ReLU"):
+        convert(small("clip"), "ann2snn", time_steps=2, calibration=batches(1))
     with pytest.raises(ValueError, match="^mode = 'median' is not allowed"):
         convert(small(), "ann2snn", time_steps=2, calibration=batches(1), mode="median")
 

@@ -169,6 +169,19 @@ def test_a_step_of_adam_is_a_share_of_each_tensor(size, theta):
         torch.testing.assert_close(step[moved], expected[moved], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("biases", [True, False])
+def test_biases_are_left_alone_on_request(biases):
+    """Equation (14) is over weights only."""
+    net = with_statistics(build("vgg5", "qc", **SMALL))
+    plain, _ = convert(net, "qc", time_steps=2, calibration=batches(8))
+    options = {"epochs": 1, "select": False, "biases": biases}
+    made, _ = convert(net, "lwc", time_steps=2, calibration=batches(8, 7), validation=batches(5), **options)
+    changed = {True: [], False: []}
+    for (name, p), q in zip(made.named_parameters(), plain.parameters(), strict=True):
+        changed[name.endswith("bias")].append(not torch.equal(p, q))
+    assert any(changed[False]) and len(changed[True]) > 2 and any(changed[True]) is biases
+
+
 def test_nothing_is_kept_where_the_held_out_error_does_not_fall():
     x = trains(32, 4, 6)
     snn, ann = ordered(images(5, 6, seed=3), 4, 1.0)
@@ -246,6 +259,7 @@ def test_resnets_and_other_modules(method):
     ({"epochs": 1.5}, "epochs = 1.5 is not allowed: a whole number, at least 1"),
     ({"seed": 0.5}, "seed = 0.5 is not allowed: a whole number, at least 0"),
     ({"select": "no"}, "select = 'no' is not allowed: True or False"),
+    ({"biases": 0}, "biases = 0 is not allowed: True or False"),
     ({"head": "no"}, "head = 'no' is not allowed: True or False"),
     ({"spike_times_only": 1}, "spike_times_only = 1 is not allowed: True or False"),
     ({"steps": "lmpc"}, r"steps = 'lmpc' is not allowed: a sequence of lmpc and lwc, such as \('lmpc', 'lwc'\)"),

@@ -243,7 +243,7 @@ def test_every_parameter_gets_a_gradient():
         (["vgg5", "if"], {}, r"time_steps = None is not allowed: given exactly for if and lif"),
         (["vgg5"], {"time_steps": 4}, r"time_steps = 4 is not allowed: given exactly for if and lif"),
         (["vgg5", "if"], {"time_steps": 0}, r"time_steps = 0 is not allowed: None or at least 1"),
-        (["vgg5", "qc"], {"levels": 0}, r"levels = 0 is not allowed: at least 1"),
+        (["vgg5", "qc"], {"levels": 0}, r"levels = 0 is not allowed: a whole number, at least 1"),
         (["vgg5", "relu"], {"levels": 4}, r".*levels.*"),
         (["vgg5", "qcfs"], {"tau": 4}, r".*tau.*"),
     ],

@@ -117,8 +117,15 @@ def test_lambda_stays_positive_and_is_learned():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: quantise_clip(torch.zeros(1), 1.0, 0), "levels = 0 is not allowed: at least 1"),
-        (lambda: QuantClip(levels=0), "levels = 0 is not allowed: at least 1"),
+        (lambda: quantise_clip(torch.zeros(1), 1.0, 0), "levels = 0 is not allowed: a whole number, at least 1"),
+        (lambda: quantise_clip(torch.zeros(1), 1.0, 2.5), "levels = 2.5 is not allowed: a whole number, at least 1"),
+        (lambda: quantise_clip(torch.zeros(1), -1.0, 2), "lam = -1.0 is not allowed: a positive number"),
+        (lambda: quantise_clip(torch.zeros(1), math.nan, 2), "lam = nan is not allowed: a positive number"),
+        (lambda: QuantClip(levels=0), "levels = 0 is not allowed: a whole number, at least 1"),
+        (lambda: QuantClip(2.5), "levels = 2.5 is not allowed: a whole number, at least 1"),
+        (lambda: QuantClip(True), "levels = True is not allowed: a whole number, at least 1"),
+        (lambda: QuantClip(math.inf), "levels = inf is not allowed: a whole number, at least 1"),
+        (lambda: QuantClip(lam=math.inf), "lam = inf is not allowed: a positive number"),
         (lambda: QuantClip(shift=1.0), "shift = 1.0 is not allowed: 0 to below 1"),
         (lambda: QuantClip(lam=0.0), "lam = 0.0 is not allowed: a positive number"),
         (lambda: ClippedReLU(-1), "lam = -1 is not allowed: a positive number"),

@@ -56,10 +56,11 @@ def calibrate_potential(
     select: bool = True,
     criterion: str = "gap",
 ) -> float:
-    """Equation (13) on one layer, ``rounds`` times; its v(0) becomes a tensor that holds one value a neuron.
+    """Equation (13) on one layer, ``rounds`` times.
 
-    A round is kept only if :func:`held_out_error` falls; the next one takes half the step
-    where it did not.
+    A round is kept only if :func:`held_out_error` falls; the next one takes half the step where it did not. From the
+    first round that is kept the layer's v(0) is a tensor with one value a neuron, [1, C, H, W] or [1, F], or with
+    ``per_channel`` one a channel, [1, C, 1, 1]; where none is kept it stays what it was.
 
     Args:
         layer: as :func:`~snnbook.conversion.layerwise.walk` shows it, with neurons.

@@ -8,10 +8,12 @@ calibrated layers before it really send:
     ∂L/∂W_ij = (θ_i/T) ∂L/∂φ_i Σ_t Σ_{t' ≤ t} [∂s_i(t)/∂v_i⁻(t')] θ_j s_j(t')  (16), with the presynaptic factor
     ∂s_i(t)/∂v_i⁻(t') = f(v_i⁻(t)), or that only where s_i(t) = 1              (17)
 
-The reset is not differentiated, so that v⁻(t) depends on every drive up to t with derivative 1.
+The reset is not differentiated, so that v⁻(t) depends on every drive up to t with derivative 1. (14) is over weights
+alone; biases are trained with them here unless they are left alone on request (``biases``).
 
 The paper prints (16) without the presynaptic factor and (17) with f at v(t'), the step of the drive. A spike at t is
-decided by the potential of step t, so f stands at v⁻(t) here. (12), from which the paper gets (13), asks φ(T) = h̄ of
+decided by the potential of step t, so f stands at v⁻(t) here. (15) is printed with its peak at v = 0; a spike is in
+the balance at v⁻ = θ. (12), from which the paper gets (13), asks φ(T) = h̄ of
 each neuron; it is printed with the output of the layer before in the place of the drive z. (9), cross-entropy with the
 labels, is the loss with which the QC-ANN was trained.
 """
@@ -101,13 +103,12 @@ def loss(layer: Layer, batch, surrogate: Triangle) -> Tensor:
     return (y.mean(0) - layer.target(batch)).square().mean()
 
 
-def _optimiser(name: str, layer: Layer, lr: float) -> torch.optim.Optimizer:
+def _optimiser(name: str, learnt: list, theta: float, lr: float) -> torch.optim.Optimizer:
     """Adam with steps of ``lr`` times the size of each tensor (a bias: of θ), or SGD with momentum 0.9."""
     if name == "sgd":
-        return torch.optim.SGD(layer.parameters, lr, momentum=0.9)
-    theta = layer.neuron.v_threshold if layer.neuron is not None else 1.0
-    size = [p.detach().square().mean().sqrt().item() if p.ndim > 1 else theta for p in layer.parameters]
-    return torch.optim.Adam([{"params": [p], "lr": lr * s} for p, s in zip(layer.parameters, size, strict=True)])
+        return torch.optim.SGD(learnt, lr, momentum=0.9)
+    size = [p.detach().square().mean().sqrt().item() if p.ndim > 1 else theta for p in learnt]
+    return torch.optim.Adam([{"params": [p], "lr": lr * s} for p, s in zip(learnt, size, strict=True)])
 
 
 def calibrate_weights(
@@ -116,6 +117,7 @@ def calibrate_weights(
     lr: float = 0.01,
     *,
     optimiser: str = "adam",
+    biases: bool = True,
     surrogate: Triangle | None = None,
     generator: torch.Generator | None = None,
     select: bool = True,
@@ -127,6 +129,7 @@ def calibrate_weights(
         epochs: passes over the calibration images; by default as many as make ``UPDATES`` updates, 2 to 8.
         lr: of Adam in units of the root mean square of each weight tensor (of θ for a bias); plain for SGD.
         optimiser: ``adam`` or ``sgd`` (momentum 0.9).
+        biases: whether biases are trained too; equation (14) is over weights only.
         surrogate: equation (15) with γ = 0.3 by default.
         generator: order of the batches.
         select: whether the best epoch, or none, is chosen; without it the last one stays.
@@ -135,33 +138,34 @@ def calibrate_weights(
         The held-out error that is left.
 
     Raises:
-        ValueError: if ``epochs`` is no whole number from 1, ``lr`` is not positive, for ``select`` that is neither
-            True nor False, or for another optimiser.
+        ValueError: if ``epochs`` is no whole number from 1, ``lr`` is not positive, for ``select`` or ``biases`` that
+            is neither True nor False, or for another optimiser.
     """
     epochs = min(max(2, math.ceil(UPDATES / len(layer.splits[0]))), 8) if epochs is None else epochs
     check_whole("epochs", epochs, 1)
     check_positive("lr", lr)
-    check_switches(select=select)
+    check_switches(select=select, biases=biases)
     check_choice("optimiser", optimiser, ("adam", "sgd"))
-    error = layer.error(1)
-    if not layer.parameters:
+    error, learnt = layer.error(1), [p for p in layer.parameters if biases or p.ndim > 1]
+    if not learnt:
         return error
-    surrogate, stepper = surrogate or Triangle(), _optimiser(optimiser, layer, lr)
+    theta = layer.neuron.v_threshold if layer.neuron is not None else 1.0
+    surrogate, stepper = surrogate or Triangle(), _optimiser(optimiser, learnt, theta, lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, epochs * len(layer.splits[0]))
-    best = [p.detach().clone() for p in layer.parameters]
+    best = [p.detach().clone() for p in learnt]
     for _ in range(epochs):
         for i in torch.randperm(len(layer.splits[0]), generator=generator).tolist():
             with torch.enable_grad():
-                grads = torch.autograd.grad(loss(layer, layer.splits[0][i], surrogate), layer.parameters)
-            for p, g in zip(layer.parameters, grads, strict=True):
+                grads = torch.autograd.grad(loss(layer, layer.splits[0][i], surrogate), learnt)
+            for p, g in zip(learnt, grads, strict=True):
                 p.grad = g
             stepper.step()
             schedule.step()
         new = layer.error(1)
         if new < error or not select:
-            error, best = new, [p.detach().clone() for p in layer.parameters]
+            error, best = new, [p.detach().clone() for p in learnt]
     with torch.no_grad():
-        for p, value in zip(layer.parameters, best, strict=True):
+        for p, value in zip(learnt, best, strict=True):
             p.copy_(value)
             p.grad = None
     return error
@@ -205,7 +209,7 @@ def calibrate(
         select: whether a step is kept only where the held-out error falls.
         seed: of the order of the batches.
         gamma, spike_times_only: of the surrogate, equations (15) and (17).
-        training: ``epochs``, ``lr`` and ``optimiser`` of :func:`calibrate_weights`.
+        training: ``epochs``, ``lr``, ``optimiser`` and ``biases`` of :func:`calibrate_weights`.
 
     Returns:
         Columns ``layer``, ``step`` (``start``, then the steps), ``mse`` and ``gap``: the two criteria of

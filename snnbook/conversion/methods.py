@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass, field
 
 from torch import nn
 
-from ..checks import check, check_choice
+from ..checks import check, check_choice, is_whole
 from ..fold import device_of, fold_batchnorm, replace
 from ..network import Network
 from ..neurons import spiking_layers
-from ..quantise import QuantClip
+from ..quantise import ClippedReLU, QuantClip
 from .baselines import ann2snn
 from .lmpc import held_out
 from .lwc import PHASE_TWO, phase_two
-from .options import checked_batches, is_whole
+from .options import checked_batches
 from .prerun import cos, srp
 from .ratenorm import rate_norm
 from .rewrite import activations, idle, refuse
@@ -61,7 +61,7 @@ class Method:
         matched: whether its QC-ANN is best trained with L = T where T is below L; another L is taken too.
         levels: L of its QC-ANN where the method was published for one, no other is taken; any L otherwise.
         selects: whether it keeps a step only where an error over held-out images falls.
-        prerun_steps: steps before the T that count.
+        prerun_steps: updates of a neuron before the T that count; with COS each layer waits for them in its turn.
         spikes: what a neuron sends.
         options: names of the options that it takes.
     """
@@ -117,7 +117,8 @@ def _phase_two(help: str, source: str, *steps: str) -> Method:
     """LMPC and LWC of this paper in the order of ``steps``, on a QC-ANN or QCFS network."""
     options = ("order", "select") + (("steps",) if len(steps) > 1 else ())
     options += ("rounds", "absolute", "per_channel", "criterion") if "lmpc" in steps else ()
-    options += ("epochs", "lr", "optimiser", "gamma", "spike_times_only", "head", "seed") if "lwc" in steps else ()
+    if "lwc" in steps:
+        options += ("epochs", "lr", "optimiser", "gamma", "spike_times_only", "biases", "head", "seed")
 
     def make(net: Network, s: Setting) -> Network:
         return phase_two(net, s.calibration, s.validation, s.time_steps, **({"steps": steps} | s.options))
@@ -221,8 +222,9 @@ class Report:
         source: the activation of the ANN that came in, with L and shift where it has them.
         thresholds: layer name to θ.
         v_init: layer name to v(0), the mean over its neurons.
-        prerun_steps: steps before the T that count.
-        total_steps: T including them.
+        prerun_steps: updates of a neuron before the T that count.
+        total_steps: T including them: the time of an image, for COS only where a layer runs all its steps before the
+            next one (:attr:`~snnbook.conversion.prerun.COS.prerun_steps`).
         spikes: what a neuron sends.
         calibration_images: how many were used, those held out not among them.
         validation_images: how many were held out, on which it was decided whether a step is kept.
@@ -264,11 +266,18 @@ def _source(activation: nn.Module) -> str:
     return type(activation).__name__ + constants
 
 
+#: Activations that are not those of a method, by the one with which its ANN is trained. Thresholds by a rule of their
+#: own may be taken of a clipped ReLU too; a ReLU where λ is asked for is refused with a hint when θ is taken.
+_FOREIGN = {"relu": QuantClip, "clip": QuantClip, "qc": ClippedReLU, "qcfs": ClippedReLU}
+
+
 def _check_source(method: str, net: nn.Module, options: dict) -> None:
-    """ValueError for QC activations of another shift or L than those that ``method`` is made for."""
-    rule = METHODS[method]
+    """ValueError for activations of another kind, or QC activations of another shift or L, than ``method`` is for."""
+    rule, made_for = METHODS[method], {"relu": "nn.ReLU", "clip": "ClippedReLU"}
     shift = None if "potential" in options else {"qc": 0.0, "qcfs": 0.5}.get(rule.source)
     for name, activation in activations(net).items():
+        foreign, kinds = isinstance(activation, _FOREIGN[rule.source]), made_for.get(rule.source, "QuantClip")
+        check(name, type(activation).__name__, not foreign, f"{kinds}, for which {method} is made")
         if isinstance(activation, QuantClip):
             same = shift is None or activation.shift == shift
             check(f"shift of {name}", activation.shift, same, f"{shift}, for which {method} is made")
@@ -322,7 +331,8 @@ def convert(
     Raises:
         ValueError: for an unknown method or option, ``time_steps`` that is no whole number from 1, batches that are
             empty, no pairs or not finite, no activation, what :func:`~snnbook.conversion.rewrite.refuse` refuses, an
-            activation without the trained threshold that the method needs, or one of another shift or L.
+            activation of another kind than the method is made for, without the trained threshold that it needs, or of
+            another shift or L.
     """
     check_choice("method", method, METHODS)
     started, rule = time.monotonic(), METHODS[method]

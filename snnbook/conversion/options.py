@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-from ..checks import check
-
-
-def is_whole(value: object) -> bool:
-    """Whether ``value`` is a whole number, Python's or NumPy's, and no switch."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def is_finite(value: object) -> bool:
-    """Whether ``value`` is a real number, neither NaN nor infinite."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+from ..checks import check, is_finite, is_whole
 
 
 def check_whole(name: str, value: object, low: int) -> None:

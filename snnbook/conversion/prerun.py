@@ -9,13 +9,14 @@ neuron runs over the first ρ steps of its drive, which comes from layers that a
 by just so much that it would have fired one spike fewer (v(ρ) < 0) or one more (v(ρ) ≥ θ). Then it runs all its steps.
 
 Both look at the image itself, not at calibration images, so the ρ steps belong to the latency of every image. Hooks
-on an SRP network see both runs, hooks on a COS network only the second.
+on an SRP network see both runs, but for those on its stem, which every image passes once; hooks on a COS network see
+only the second.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checks import check
 from ..fold import replace
@@ -55,7 +56,7 @@ class _Prerun(Network):
             self.time_steps = T
 
     def _run_for(self, steps: int, x: Tensor) -> Tensor:
-        """Logits [steps, N, K] of one run from the present v(0)."""
+        """Logits [steps, N, K] of one run from the present v(0) and stem."""
         self.time_steps = steps
         return Network.forward(self, x)
 
@@ -69,18 +70,20 @@ class SRP(_Prerun):
         return self.steps
 
     def _twice(self, x: Tensor, T: int) -> Tensor:
-        layers = spiking_layers(self).values()
+        z, stem, layers = self.stem(x), self.stem, spiking_layers(self).values()
         started = [(layer.v_init, layer.keep_v) for layer in layers]
         try:
+            self.stem = nn.Identity()  # both runs go on from z
             for layer in layers:
                 layer.keep_v = True
-            self._run_for(self.steps, x)
+            self._run_for(self.steps, z)
             for layer, (_, keep_v) in zip(layers, started, strict=True):
                 layer.keep_v = keep_v
                 if isinstance(layer.v, Tensor):  # it runs
                     layer.v_init = torch.where(layer.v < 0, SILENT, layer.v_init)
-            return self._run_for(T, x)
+            return self._run_for(T, z)
         finally:
+            self.stem = stem
             for layer, (v_init, keep_v) in zip(layers, started, strict=True):
                 layer.v_init, layer.keep_v = v_init, keep_v
 
@@ -138,12 +141,17 @@ class OffsetIF(IF):
 class COS(_Prerun):
     """Neurons with calibrated offset spikes, layer by layer.
 
-    A layer listens to ρ corrected steps of the layer before, so all layers run at least ρ steps, whatever T is.
+    A layer listens to ρ corrected steps of the layer before, so all layers run at least ρ steps, whatever T is, and
+    layer k sends its first spike after k·ρ steps.
     """
 
     @property
     def prerun_steps(self) -> int:
-        """Steps beside the T that count: ρ, and ρ − T more where T is below ρ."""
+        """Updates of a neuron beside the T that count: ρ, and ρ − T more where T is below ρ.
+
+        That is time only where a layer runs all its steps before the next one starts. Step by step, with all layers
+        at work, a network of D spiking layers takes D·ρ + T steps for an image.
+        """
         return self.steps + max(self.steps - (self.time_steps or 0), 0)
 
     def _twice(self, x: Tensor, T: int) -> Tensor:

@@ -98,7 +98,8 @@ def variants(experiment: TwoStage, method: str, time_steps: int, options: Mappin
         options: name of a variant to options of the method.
 
     Returns:
-        Columns ``variant``, ``time_steps``, ``seed``, ``accuracy`` (test, 0 to 1), ``logit_error`` (held out).
+        Columns ``variant``, ``time_steps``, ``seed``, ``accuracy`` (test, 0 to 1), ``logit_error`` (validation images,
+        by which steps of a calibration are kept too).
     """
     rows = []
     for name, given in options.items():
@@ -109,27 +110,29 @@ def variants(experiment: TwoStage, method: str, time_steps: int, options: Mappin
 
 
 def by_images(experiment: TwoStage, method: str, time_steps: int, images: Sequence[int]) -> pd.DataFrame:
-    """One method calibrated on the first few images of the calibration split.
+    """One method with the first few images of the calibration split, and none beside them.
+
+    A method that decides by held-out images whether a step is kept sets a quarter of the few apart for that.
 
     Args:
         experiment: trained networks of one seed.
         method: name in ``METHODS``.
         time_steps: T.
-        images: numbers of calibration images.
+        images: numbers of images, those set apart among them.
 
     Returns:
-        Columns ``images``, ``time_steps``, ``seed``, ``accuracy`` (test, 0 to 1), ``logit_error`` (held out).
+        Columns ``images``, ``time_steps``, ``seed``, ``accuracy`` (test, 0 to 1), ``logit_error`` (validation images,
+        which choose nothing here).
 
     Raises:
-        ValueError: for a number below 1 or above that of the split.
+        ValueError: for a number below 1 or above that of the split, and for 1 with a method that sets some apart.
     """
     rows, all_images = [], experiment.data.calibration
     for n in images:
         check("images", n, 1 <= n <= len(all_images), f"1 to {len(all_images)}, the calibration images there are")
         some = Split(all_images.x[:n], all_images.y[:n])
         batches = list(experiment.data.batches(some, BATCH, device=pick_device(experiment.device)))
-        net, held_out = experiment.ann(method, time_steps), experiment.validation()
-        snn, _ = convert(net, method, time_steps=time_steps, calibration=batches, validation=held_out)
+        snn, _ = convert(experiment.ann(method, time_steps), method, time_steps=time_steps, calibration=batches)
         about = {"images": n, "time_steps": time_steps, "seed": experiment.seed}
         rows.append(about | _measured(experiment, method, snn, time_steps))
     return pd.DataFrame(rows)
