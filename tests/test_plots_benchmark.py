@@ -91,6 +91,8 @@ def test_recorded_runs_have_run_data_and_width_in_their_captions():
     one, two = html.split("</table>")[:2]
     assert "Drops: digits, width 0.25, run one" in one and "1.50" in one and "second" not in one
     assert "Drops: digits, width 1, run two" in two and two.index("300%") < two.index("2.50")
+    told = plots.run_tables(rows, {"a": "first"}, {}, "Drops", {"b": "b = {:g}"}).data
+    assert "digits, width 0.25, run one" in told and "digits, width 1, b = 3, run two" in told
     assert plots.run_tables(rows.iloc[:0], {"a": "first"}, {}, "Drops") == "no recorded run yet"
 
 

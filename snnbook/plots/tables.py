@@ -43,7 +43,11 @@ def change(points: float, verb: str = "loses", digits: int = 1) -> str:
 
 
 def run_tables(
-    rows: pd.DataFrame, names: Mapping[str, str], formats: Mapping[str, str], what: str
+    rows: pd.DataFrame,
+    names: Mapping[str, str],
+    formats: Mapping[str, str],
+    what: str,
+    about: Mapping[str, str] | None = None,
 ) -> HTML | str:
     """Recorded runs below each other, a table each, with run, data set and width in its caption.
 
@@ -52,6 +56,7 @@ def run_tables(
         names: column → how it is headed, in this order.
         formats: heading → format.
         what: they are, for the captions.
+        about: further columns that a run has one value of → format in the caption; left out where it is nan.
 
     Returns:
         The tables without columns that are empty, or a sentence if there are no rows.
@@ -61,7 +66,9 @@ def run_tables(
     parts = []
     for (run, dataset, width), group in rows.groupby(["run", "dataset", "width"], sort=False):
         shown = group[list(names)].dropna(axis=1, how="all").rename(columns=names)
-        caption = f"{what}: {dataset}, width {width:g}, run {run}"
+        one = group.iloc[0]
+        more = [text.format(one[column]) for column, text in (about or {}).items() if pd.notna(one[column])]
+        caption = ", ".join([f"{what}: {dataset}", f"width {width:g}", *more, f"run {run}"])
         parts.append(table(shown, {c: f for c, f in formats.items() if c in shown}, caption).to_html())
     return HTML("".join(parts))
 
