@@ -137,6 +137,39 @@ def test_a_sweep_is_the_mean_over_draws_of_what_arrives(e, nets):
     assert table["level"].tolist() == [0.2, 0.2, 1.0, 1.0] and set(table["bits"]) == {64}
 
 
+@pytest.mark.parametrize(("name", "packet"), [("packet_erasure", 32), ("byte_erasure", 8)])
+def test_networks_that_send_equally_many_bits_lose_the_same_packets(e, nets, name, packet):
+    """Of ones everywhere what is left shows the packets; they are packed here as the payload module packs."""
+    link, lost = nl.noise(name, 0.5, packet), {}
+    for key, net in nets.items():
+        ones = torch.ones_like(nl.sent(net, e).float())
+        left = nl.through(link, net, ones, torch.Generator().manual_seed(7))
+        assert left.shape == ones.shape and nl.bits_sent(net, ones) == 64
+        for n in range(ones.shape[1]):
+            own = left[:, n].movedim(0, -1) if "bit" in key else left[:, n]  # an element's bits are together
+            if key == "mask":
+                places = net.body.decoder[0].places.bool()
+                assert not own[:, ~places].any()  # nothing is sent there
+                own = own[:, places]
+            packets = own.reshape(64 // packet, packet)
+            assert (packets == packets[:, :1]).all()  # whole packets arrive, or none of their bits
+            lost.setdefault(n, []).append(packets[:, 0].tolist())
+    assert all(of == [of[0]] * len(nets) for of in lost.values())
+    assert 0.3 < np.mean([of[0] for of in lost.values()]) < 0.7
+
+
+def test_other_noise_falls_on_each_bit_as_the_channel_draws_it(e, nets):
+    bits, link = nl.sent(nets["4 bits"], e).float(), channel("bsc", ber=0.2)
+    drawn = bsc(bits, 0.2, torch.Generator().manual_seed(1))
+    assert torch.equal(nl.through(link, nets["4 bits"], bits, torch.Generator().manual_seed(1)), drawn)
+
+
+def test_noise_in_the_training_of_numbers_is_refused(e):
+    """A bit channel would turn a value v to 1 − v: all of its bits at once."""
+    with pytest.raises(ValueError, match=r"^bits = 8 is not allowed: 1 where there is noise in training"):
+        nl.codes(e, CUT, 8, channel("bsc", ber=0.1))
+
+
 def test_a_mask_keeps_its_share_and_is_the_same_on_both_sides(e, nets):
     mask = nl.Mask((3, 4, 5), 0.25, seed=1)
     assert mask.places.sum() == 15 and torch.equal(mask.places, nl.Mask((3, 4, 5), 0.25, seed=1).places)
@@ -151,17 +184,30 @@ def test_a_mask_keeps_its_share_and_is_the_same_on_both_sides(e, nets):
 
 def test_names_of_noise_levels():
     assert str(nl.noise("bsc", 0.1)) == "bsc(ber=0.1)" and str(nl.noise("awgn", 3)) == "awgn(ebn0_db=3)"
-    assert str(nl.noise("byte_erasure", 0.5)) == "byte_erasure(loss=0.5)"
+    assert str(nl.noise("byte_erasure", 0.5, 32)) == "byte_erasure(loss=0.5)"
+    assert str(nl.noise("packet_erasure", 0.5, 32)) == "packet_erasure(loss=0.5, packet_bits=32)"
+
+
+def test_bits_of_a_step_are_those_that_are_sent_in_it(e, nets):
+    assert nl.step_bits(e, CUT) == nl.sent(nets["spikes"], e)[0, 0].numel() == 32
+    assert nl.step_bits(e, Candidate(1, 3, 2, 4)) == 3 * 4 * 4  # a map of 8 × 8, halved on both sides
 
 
 def test_recorded_sweeps_are_means_over_draws_by_level():
     sweep = pd.DataFrame({"network": "spikes", "bits": 64, "channel": "bsc", "level": [0.0, 0.1, 0.1],
                           "draw": [0, 0, 1], "accuracy": [0.9, 0.6, 0.8]})  # fmt: skip
     coded = pd.DataFrame({"network": "jpeg", "rate": 0.5, "bits": 900.0, "level": [0.1], "accuracy": [0.25]})
-    manifest = {"parameters": {"dataset": "cifar100", "width": 0.25}}
-    table = nl.recorded_sweeps({"short": (manifest, {"sweep": sweep, "coded": coded})})
-    assert list(table.columns) == ["run", "dataset", "width", "network", "bits", "channel", "0", "0.1"]
+    given = {"dataset": "cifar100", "width": 0.25, "time_steps": 2}
+    found = {"short": ({"parameters": given}, {"sweep": sweep, "coded": coded})}
+    table = nl.recorded_sweeps(found)
+    front = ["run", "dataset", "width", "time_steps", "chance", "network", "bits", "channel"]
+    assert list(table.columns) == [*front, "0", "0.1"]
+    assert set(table["chance"]) == {1} and set(table["time_steps"]) == {2}
     assert table["network"].tolist() == ["spikes", "jpeg, code of rate 0.5"] and set(table["run"]) == {"short"}
+    shown = nl.recorded_sweeps(found, {"spikes": "our spikes", "jpeg": "JPEG"})
+    assert shown["network"].tolist() == ["our spikes", "JPEG, code of rate 0.5"]
+    given["dataset"] = "npz"
+    assert nl.recorded_sweeps(found)["chance"].isna().all() and len(nl.recorded_sweeps(found)) == 2
     assert table.loc[0, ["0", "0.1"]].tolist() == pytest.approx([90, 70])
     assert math.isnan(table.loc[1, "0"]) and table.loc[1, "0.1"] == pytest.approx(25)
     assert nl.recorded_sweeps({}).empty

@@ -82,3 +82,26 @@ def test_recorded_runs_are_shown_one_by_one_without_what_their_rows_share():
     assert "Phase I" in first and "lmpc" in first and "1.0" in first and "–" in first
     assert "4.0" in second and "T = 1" not in second and "run</th>" not in html
     assert plots.tables_by_run(rows.iloc[:0], "{:.1f}", "Accuracy", {}) == "no recorded run yet"
+
+
+def test_recorded_runs_have_run_data_and_width_in_their_captions():
+    rows = pd.DataFrame({"run": ["one", "two"], "dataset": "digits", "width": [0.25, 1.0], "a": [1.5, 2.5]})
+    rows["b"] = [np.nan, 3.0]
+    html = plots.run_tables(rows, {"b": "second", "a": "first"}, {"first": "{:.2f}", "second": "{:.0%}"}, "Drops").data
+    one, two = html.split("</table>")[:2]
+    assert "Drops: digits, width 0.25, run one" in one and "1.50" in one and "second" not in one
+    assert "Drops: digits, width 1, run two" in two and two.index("300%") < two.index("2.50")
+    told = plots.run_tables(rows, {"a": "first"}, {}, "Drops", {"b": "b = {:g}"}).data
+    assert "digits, width 0.25, run one" in told and "digits, width 1, b = 3, run two" in told
+    assert plots.run_tables(rows.iloc[:0], {"a": "first"}, {}, "Drops") == "no recorded run yet"
+
+
+@pytest.mark.parametrize(
+    ("points", "verb", "said"),
+    [(0.74, "loses", "loses 0.7 points"), (-0.77, "loses", "gains 0.8 points"), (-3, "lose", "gain 3.0 points"),
+     (-0.04, "lose", "lose 0.0 points")],
+)  # fmt: skip
+def test_words_of_a_drop_follow_its_sign(points, verb, said):
+    assert plots.change(points, verb) == said
+    with pytest.raises(ValueError, match="^verb = 'falls' is not allowed"):
+        plots.change(points, "falls")

@@ -119,6 +119,21 @@ def test_cells_beside_both_controls(e, cuts, cells):
     assert (cells["counted_ratio"] < cells["paper_ratio"]).all()
 
 
+def test_drops_from_networks_that_were_trained_as_much_longer(e, cells):
+    longer = ra.longer(e, sorted(set(cells["time_steps"])))
+    assert longer["time_steps"].tolist() == [2, 0] and longer["network"].tolist() == ["spikes", "ANN"]
+    nets = [e.backbone(2), e.ann()], [e.trained_on(2), e.trained_on(None)]
+    for net, column in zip(nets, ("accuracy", "longer_accuracy"), strict=True):
+        assert longer[column].tolist() == [e.accuracy(n) for n in net]
+        assert longer[f"validation_{column}"].tolist() == [e.accuracy(n, split="validation") for n in net]
+    table = ra.drops_from_longer(cells, longer)
+    (_, spikes), (_, ann) = longer[["accuracy", "longer_accuracy"]].to_numpy().tolist()
+    for name, whole in (("", spikes), ("code_", ann), ("equal_", ann)):
+        assert table[f"{name}drop"].tolist() == cells[f"{name}drop"].tolist()
+        assert table[f"longer_{name}drop"].tolist() == pytest.approx([whole - a for a in cells[f"{name}accuracy"]])
+    assert set(table["longer_accuracy"]) == {spikes} and set(table["longer_ann_accuracy"]) == {ann}
+
+
 def joules_by_kernels_of_ones(net, x):
     """A MAC for each pixel that reaches an output of a convolution, an addition for each element of a junction."""
     found = []
@@ -248,17 +263,48 @@ def test_all_published_backbones_stand_beside_the_recorded_ones():
 
 
 def test_recorded_rows_stand_beside_the_printed_ones():
-    cells = pd.DataFrame({"split_point": [2, 16, 16], "time_steps": [2, 2, 4], "drop": [0.01, 0.5, 0.02]})
+    cells = pd.DataFrame({"split_point": [16, 2, 16], "time_steps": [2, 2, 4], "drop": [0.5, 0.01, 0.02]})
     found = {"wide": run_of([3, 4, 6, 3], cells), "small": run_of([1, 1, 1, 1], cells)}
-    beside = ra.beside_published(found).set_index("split_point")
-    assert list(beside.columns) == ["time_steps", "published", "wide"]  # other depths have no such split points
-    assert beside["published"].tolist() == PRINTED["accuracy_drop"].tolist()
-    assert beside.loc[2, "wide"] == 1.0 and beside.loc[16, "wide"] == 2.0 and beside["wide"].isna().sum() == 14
+    found["other"] = run_of([3, 4, 6, 3], cells)
+    found["other"][0]["parameters"]["dataset"] = "digits"
+    beside = ra.beside_published(found)
+    assert list(beside.columns) == ["split_point", "time_steps", "published", "wide"]  # others have no such cells
+    assert beside["split_point"].tolist() == [*range(1, 17), 16]
+    by = beside.set_index(["split_point", "time_steps"])
+    assert by["published"].dropna().tolist() == PRINTED["accuracy_drop"].tolist()
+    assert by.loc[(2, 2), "wide"] == 1.0 and by.loc[(16, 4), "wide"] == 2.0 and by["wide"].isna().sum() == 14
+    assert by.loc[(16, 2), "wide"] == 50.0 and math.isnan(by.loc[(16, 2), "published"])  # Table 1 has T = 4 there
     assert ra.beside_published({}).shape == (16, 3)
+
+
+def test_recorded_tables_have_their_run_in_front_and_the_best_reference_where_there_are_two():
+    one = pd.DataFrame({"time_steps": [2, 2], "drop": 0.1, "drop_from_best": 0.1})
+    two = pd.DataFrame({"time_steps": [2, 4], "drop": 0.1, "drop_from_best": [0.2, 0.1]})
+    found = {"one": run_of([3, 4, 6, 3], one), "two": run_of([1, 1, 1, 1], two)}
     both = ra.recorded_cells(found)
-    assert both["run"].tolist() == ["wide"] * 3 + ["small"] * 3 and list(both.columns[:3]) == [
-        "run",
-        "dataset",
-        "width",
-    ]
-    assert ra.recorded_cells({}).empty
+    assert both["run"].tolist() == ["one"] * 2 + ["two"] * 2
+    assert list(both.columns) == ["run", "dataset", "width", *one.columns]
+    assert both["drop_from_best"].isna().tolist() == [True, True, False, False]
+    assert one["drop_from_best"].notna().all() and ra.recorded_cells({}).empty
+
+
+def test_recorded_drops_are_those_of_runs_with_networks_trained_on():
+    cells = pd.DataFrame({"split_point": [2], "time_steps": [2]})
+    cells = cells.assign(**{f"{n}{c}": 0.5 for n in ("", "code_", "equal_") for c in ("drop", "accuracy")})
+    longer = pd.DataFrame({"network": ["spikes", "ANN"], "time_steps": [2, 0], "longer_accuracy": [0.75, 1.0]})
+    (manifest, tables), old = run_of([3, 4, 6, 3], cells), run_of([3, 4, 6, 3], cells)
+    (row,) = ra.recorded_drops({"old": old, "new": (manifest, tables | {"longer": longer})}).itertuples()
+    assert row.run == "new" and row.longer_drop == 0.25 and row.longer_code_drop == row.longer_equal_drop == 0.5
+    assert ra.recorded_drops({"old": old}).empty
+
+
+def test_what_the_text_says_of_recorded_runs():
+    assert ra.in_words({}) == "No run of it is recorded yet."
+    cells = pd.DataFrame({"time_steps": [2, 2, 8], "backbone_accuracy": [0.5, 0.5, 0.625]})
+    found = {"short": run_of([3, 4, 6, 3], cells), "small": run_of([1, 1, 1, 1], cells)}
+    for manifest, _ in found.values():
+        manifest["parameters"] |= {"warm_epochs": 8, "epochs": 4, "codec_epochs": 2, "fine_tune_epochs": 1}
+    wide, small = ra.in_words(found).split("Run ")[1:]
+    assert wide.startswith("short: cifar100, 0.25 of the width, 8 epochs at T = 1 and 4 more")
+    assert "1 epoch with the codec, before it 2 of codes" in wide
+    assert "50.00 % at T = 2 (paper: 74.69 %), 62.50 % at T = 8." in wide and "paper" not in small

@@ -277,6 +277,31 @@ def test_unsure_servers_ask_for_further_steps(tmp_path):
         assert server.counts["asked for more"] == 2 * sum(s - 1 for s in expected)
 
 
+class Slow(nn.Module):
+    """A server part that takes its time, and says how often it ran on features."""
+
+    def __init__(self, module: nn.Module, seconds: float):
+        super().__init__()
+        self.module, self.seconds, self.runs = module, seconds, 0
+
+    def forward(self, features):
+        self.runs += any(f is not None for f in features)  # the first run, on none, is the warm-up
+        time.sleep(self.seconds)
+        return self.module(features)
+
+
+def test_time_of_the_server_is_that_of_all_its_runs(tmp_path):
+    make_split(tmp_path, images(1), first_steps=1, confidence=1.0, deadline=60.0)
+    slow = Slow(store.load(tmp_path / "server.safetensors")[0], 0.02)
+    with serving(tmp_path, slow) as server:
+        channel = Channel(server.listener.address)
+        device = open_device(part_file(tmp_path, 0), tmp_path / "samples.safetensors", channel)
+        (answered,) = Walk(device, range(1)).run()
+        channel.close()
+    assert slow.runs == T and len(answered.answer.logits) == T > 1
+    assert 0.02 * T <= 1e-6 * answered.answer.server_micros <= answered.seconds
+
+
 # What goes wrong
 
 

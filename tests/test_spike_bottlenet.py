@@ -1,5 +1,6 @@
 """The experiment on tiny networks: steps of training, sharing by content, a search that goes on."""
 
+import copy
 from dataclasses import replace
 
 import pandas as pd
@@ -13,6 +14,7 @@ from snnbook.bottleneck.selection import Candidate, grid
 from snnbook.evaluate import accuracy
 from snnbook.experiments import spike_bottlenet
 from snnbook.experiments.spike_bottlenet import experiment, search
+from snnbook.train import fit
 
 SHAPE = (1, 8, 8)
 
@@ -77,6 +79,17 @@ def test_bottlenet_is_trained_in_three_steps(trial, cache):
     assert len(list(cache.glob("*.safetensors"))) == 3
     assert not torch.equal(net.stem[0].weight, ann.stem[0].weight)  # the third step moves everything
     assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("time_steps", [2, None])
+def test_trained_on_is_the_network_without_a_codec_after_the_recipe_of_one_with_it(p, trial, time_steps):
+    trial = experiment(replace(p, device="cpu"), trial.data, 3)
+    start = trial.backbone(2) if time_steps else trial.ann()
+    before, again = copy.deepcopy(start), copy.deepcopy(start)
+    net = trial.trained_on(time_steps)
+    fit(again, trial.data, replace(trial.fine_tuning, seed=3), device="cpu")
+    assert same_state(net, again) and not same_state(net, before) and same_state(start, before)
+    assert net.time_steps == time_steps and trial.trained_on(time_steps) is net
 
 
 def test_another_run_finds_all_in_the_cache(p, trial, monkeypatch):

@@ -38,6 +38,9 @@ BATCH = 256
 #: Data bytes of a packet under an error-correcting code at most.
 PACKET_BYTES = 474
 
+#: Classes of data sets that recorded runs may have.
+CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
+
 
 class Mask(nn.Module):
     """A fixed random choice of places: the others are 0, and are not sent.
@@ -60,10 +63,23 @@ class Mask(nn.Module):
         return x * self.places
 
 
-def noise(name: str, level: float) -> Channel:
-    """The channel ``name`` with its level of noise: ``ber`` of a BSC, Eb/N0 of AWGN in dB, else ``loss``."""
+def noise(name: str, level: float, packet_bits: int = 1024) -> Channel:
+    """The channel ``name`` with its level of noise: ``ber`` of a BSC, Eb/N0 of AWGN in dB, else ``loss``.
+
+    Args:
+        name: in ``snnbook.link.channels.CHANNELS``.
+        level: of noise.
+        packet_bits: bits of a packet, where packets are lost.
+    """
     option = {"bsc": "ber", "awgn": "ebn0_db", "awgn_soft": "ebn0_db"}.get(name, "loss")
-    return channel(name, **{option: level})
+    packets = {"packet_bits": packet_bits} if name == "packet_erasure" else {}
+    return channel(name, **{option: level}, **packets)
+
+
+def step_bits(e: SpikeBottleNet, candidate: Candidate) -> int:
+    """Bits of one time step of the spikes of ``candidate``."""
+    here = e.points().set_index("split_point").loc[candidate.split_point]
+    return candidate.channels * int(here["height"] * here["width"]) // candidate.stride**2
 
 
 def _with(net: Network, *layers: nn.Module) -> Network:
@@ -101,8 +117,10 @@ def codes(e: SpikeBottleNet, candidate: Candidate, bits: int = 1, channel: Chann
     BottleNet++'s three steps, the last two with ``channel`` behind the encoder.
 
     Raises:
-        ValueError: if the map at the split point does not have so many channels.
+        ValueError: if the map at the split point does not have so many channels; for a channel and elements of several
+            bits: the encoder puts those out as numbers, and a channel acts on bits.
     """
+    check("bits", bits, channel is None or bits == 1, "1 where there is noise in training")
     split_point, channels, stride, T = candidate
     wide = max(1, channels * T // bits)
     if channel is None:
@@ -208,6 +226,32 @@ def right(logits: Tensor, y: Tensor) -> float:
     return (logits.mean(0).argmax(1) == y).double().mean().item()
 
 
+def through(link: Channel, net: Network, bits: Tensor, generator: Generator | None = None) -> Tensor:
+    """What arrives of the bits that the device sends.
+
+    Packets and bytes that are lost are cut from a sample's whole payload, spikes step by step, codes element by
+    element, without what a :class:`Mask` leaves out: networks that send equally many bits meet the same link.
+
+    Args:
+        link: the channel.
+        net: whose bits they are.
+        bits: from :func:`sent`, 0/1 [T, N, c', h', w'].
+        generator: random numbers.
+
+    Returns:
+        The same shape; zeros where nothing arrives or nothing is sent.
+    """
+    if not link.name.endswith("erasure"):
+        return link(bits, generator)
+    samples = bits.transpose(0, 1) if net.time_steps else bits.movedim(0, -1)
+    flat, masks = samples.flatten(1), [m for m in net.modules() if isinstance(m, Mask)]
+    places = masks[0].places.bool().flatten().repeat(len(bits)).cpu() if masks else torch.ones_like(flat[0]).bool()
+    received = torch.zeros_like(flat)
+    received[:, places] = link(flat[:, None, None, places], generator)[:, 0, 0]
+    received = received.view(samples.shape)
+    return received.transpose(0, 1) if net.time_steps else received.movedim(-1, 0)
+
+
 def sweep(
     nets: dict[str, Network], e: SpikeBottleNet, channels: Sequence[Channel], draws: int = 3, seed: int = 0
 ) -> pd.DataFrame:
@@ -230,7 +274,7 @@ def sweep(
         for link in channels:
             level = link.options[0][1]
             for draw in range(draws):
-                received = link(spikes, Generator().manual_seed(seed + draw))
+                received = through(link, net, spikes, Generator().manual_seed(seed + draw))
                 reached = right(answers(net, received, device), y)
                 rows.append((name, bits, link.name, level, draw, reached))
     return pd.DataFrame(rows, columns=["network", "bits", "channel", "level", "draw", "accuracy"])
@@ -263,26 +307,32 @@ def unquantised(
     return pd.DataFrame(rows, columns=["channel", "level", "draw", "accuracy"])
 
 
-def recorded_sweeps(found: Mapping[str, tuple[dict, dict]]) -> pd.DataFrame:
+def recorded_sweeps(found: Mapping[str, tuple[dict, dict]], names: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Accuracies of recorded runs of chapter 34, bare and coded; empty without runs.
 
     Args:
         found: name to manifest and tables, from :func:`snnbook.experiments.conversion_tables.recorded_runs`.
+        names: network → how it is shown; others keep their names.
 
     Returns:
-        Columns ``run``, ``dataset``, ``width``, ``network`` (with the rate of its code), ``bits``, ``channel``, and one
-        for each level of noise (its number as text): mean test accuracy, %, nan where a run does not have it.
+        Columns ``run``, ``dataset``, ``width``, ``time_steps``, ``chance`` (%, nan where the data set does not tell),
+        ``network`` (with the rate of its code), ``bits``, ``channel``, and one for each level of noise (its number as
+        text): mean test accuracy, %, nan where a run does not have it.
     """
+    names = names or {}
     parts = []
     for name, (manifest, tables) in found.items():
         given, coded = manifest["parameters"], tables["coded"]
-        named = coded["network"] + ", code of rate " + coded["rate"].map("{:g}".format)
-        about = {"run": name, "dataset": given["dataset"], "width": given["width"]}
-        parts += [tables["sweep"].assign(**about), coded.assign(network=named, channel="bsc", **about)]
+        named = coded["network"].replace(names) + ", code of rate " + coded["rate"].map("{:g}".format)
+        about = {"run": name} | {key: given[key] for key in ("dataset", "width", "time_steps")}
+        about["chance"] = 100 / CLASSES.get(given["dataset"], math.nan)
+        parts += [tables["sweep"].replace({"network": names}).assign(**about),
+                  coded.assign(network=named, channel="bsc", **about)]  # fmt: skip
     if not parts:
         return pd.DataFrame()
-    keys = ["run", "dataset", "width", "network", "bits", "channel"]
-    wide = 100 * pd.concat(parts).groupby([*keys, "level"], sort=False)["accuracy"].mean().unstack("level")
+    keys = ["run", "dataset", "width", "time_steps", "chance", "network", "bits", "channel"]
+    groups = pd.concat(parts).groupby([*keys, "level"], sort=False, dropna=False)
+    wide = 100 * groups["accuracy"].mean().unstack("level")
     return wide[sorted(wide.columns)].rename(columns="{:g}".format).reset_index().rename_axis(columns=None)
 
 

@@ -145,6 +145,46 @@ def cells(e: SpikeBottleNet, cuts: pd.DataFrame, table: pd.DataFrame, radio: str
     return pd.concat([joined, pd.DataFrame(rows)], axis=1)
 
 
+def longer(e: SpikeBottleNet, time_steps: Sequence[int]) -> pd.DataFrame:
+    """Networks without a codec, as drops refer to them and after as much more training as a codec comes with.
+
+    Args:
+        e: the experiment.
+        time_steps: T of the spiking networks.
+
+    Returns:
+        Columns ``network`` ("spikes" or "ANN"), ``time_steps`` (0 of the ANN), ``accuracy`` and ``longer_accuracy`` of
+        test images, and both of validation images as ``validation_…`` (0 to 1).
+    """
+    rows = []
+    for T in [*time_steps, 0]:
+        nets = e.backbone(T) if T else e.ann(), e.trained_on(T or None)
+        (before, validated), (after, validated_after) = map(e.accuracies, nets)
+        rows.append(("spikes" if T else "ANN", T, before, after, validated, validated_after))
+    names = ["accuracy", "longer_accuracy", "validation_accuracy", "validation_longer_accuracy"]
+    return pd.DataFrame(rows, columns=["network", "time_steps", *names])
+
+
+def drops_from_longer(cell_table: pd.DataFrame, longer_table: pd.DataFrame) -> pd.DataFrame:
+    """The drops of :func:`cells` beside those from networks that were trained on without a codec.
+
+    Args:
+        cell_table: from :func:`cells`.
+        longer_table: from :func:`longer`, with every T of the cells.
+
+    Returns:
+        Columns ``split_point``, ``time_steps``; ``longer_accuracy``, ``longer_ann_accuracy`` (of both references);
+        ``drop``, ``code_drop``, ``equal_drop``; and these as ``longer_…``, from the references (0 to 1).
+    """
+    reached = longer_table.set_index("time_steps")["longer_accuracy"]
+    spikes, ann = cell_table["time_steps"].map(reached), reached[0]
+    table = cell_table[["split_point", "time_steps"]].assign(longer_accuracy=spikes, longer_ann_accuracy=ann)
+    for name, whole in (("", spikes), ("code_", ann), ("equal_", ann)):
+        table[f"{name}drop"] = cell_table[f"{name}drop"]
+        table[f"longer_{name}drop"] = whole - cell_table[f"{name}accuracy"]
+    return table
+
+
 def _energy_ratios(e: SpikeBottleNet, row: tuple, eight: dict, equal: dict, radio: str) -> dict[str, float]:
     """The four ratios of :func:`cells`: E_ANN/E_SNN of the device, by what is counted and against which control."""
     (paper, work), (_, control) = (ann_joules(e, found["net"], row.split_point) for found in (eight, equal))
@@ -351,28 +391,87 @@ def beside_published(found: Mapping[str, tuple[dict, dict]]) -> pd.DataFrame:
         found: name to manifest and tables, from :func:`snnbook.experiments.conversion_tables.recorded_runs`.
 
     Returns:
-        Columns ``split_point``, ``time_steps``, ``published`` (drop, %), and for each run with the paper's 16 blocks a
-        column of that name: the drop from its own uncompressed network at the same T, in points, nan where it has none.
+        Columns ``split_point``, ``time_steps``, ``published`` (drop, %, nan where Table 1 has another T), and for each
+        run on CIFAR-100 with the paper's 16 blocks a column of that name: the drop from its own uncompressed network at
+        the same T, in points, nan where it has none.
     """
     table = published("spikebottlenet_table1")[["split_point", "time_steps", "accuracy_drop"]]
     table = table.rename(columns={"accuracy_drop": "published"})
     for name, (manifest, tables) in found.items():
-        if tuple(manifest["parameters"]["blocks"]) == STAGES:
-            drops = 100 * tables["cells"].set_index(["split_point", "time_steps"])["drop"]
-            pairs = zip(table["split_point"], table["time_steps"], strict=True)
-            table[name] = [float(drops.get(pair, float("nan"))) for pair in pairs]
-    return table
+        if _as_in_the_paper(manifest):
+            own = tables["cells"][["split_point", "time_steps"]].assign(**{name: 100 * tables["cells"]["drop"]})
+            table = table.merge(own, how="outer", on=["split_point", "time_steps"])
+    return table.sort_values(["split_point", "time_steps"], ignore_index=True)
+
+
+def _as_in_the_paper(manifest: dict) -> bool:
+    """Whether a run has the data and the blocks of the paper; its width may be another."""
+    given = manifest["parameters"]
+    return given["dataset"] == "cifar100" and tuple(given["blocks"]) == STAGES
+
+
+def in_words(found: Mapping[str, tuple[dict, dict]]) -> str:
+    """How the networks of recorded runs were trained, and how far their backbones are from the paper's.
+
+    Args:
+        found: as for :func:`beside_published`.
+
+    Returns:
+        A sentence for each run, or one that says that there is none.
+    """
+    printed, said = published("spikebottlenet_table2").set_index("time_steps")["accuracy"], []
+    for name, (manifest, tables) in found.items():
+        given = manifest["parameters"]
+        own = 100 * tables["cells"].groupby("time_steps")["backbone_accuracy"].first()
+        beside = printed if _as_in_the_paper(manifest) else {}
+        reached = [f"{v:.2f} % at T = {T}" + (f" (paper: {beside[T]:.2f} %)" if T in beside else "")
+                   for T, v in own.items()]  # fmt: skip
+        said.append(f"Run {name}: {given['dataset']}, {given['width']:g} of the width, "
+                    f"{_epochs(given['warm_epochs'])} at T = 1 and {given['epochs']} more at its own T, "
+                    f"{_epochs(given['fine_tune_epochs'])} with the codec, before it {given['codec_epochs']} of codes "
+                    f"on their own; its backbone has {', '.join(reached)}.")  # fmt: skip
+    return " ".join(said) if said else "No run of it is recorded yet."
+
+
+def _epochs(n: int) -> str:
+    return f"{n} epoch{'s' * (n != 1)}"
+
+
+def recorded_rows(found: Mapping[str, tuple[dict, dict]], table: str) -> pd.DataFrame:
+    """One table of all recorded runs that have it, with ``run``, ``dataset`` and ``width`` in front.
+
+    Args:
+        found: as for :func:`beside_published`.
+        table: its name.
+
+    Returns:
+        The rows; empty where no run has the table.
+    """
+    have = {name: run for name, run in found.items() if table in run[1]}
+    parts = [_in_front(tables[table], name, manifest) for name, (manifest, tables) in have.items()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _in_front(rows: pd.DataFrame, name: str, manifest: dict) -> pd.DataFrame:
+    given = manifest["parameters"]
+    about = {"run": name, "dataset": given["dataset"], "width": given["width"]}
+    return pd.concat([pd.DataFrame(about, index=rows.index), rows], axis=1)
 
 
 def recorded_cells(found: Mapping[str, tuple[dict, dict]]) -> pd.DataFrame:
-    """The cells of all recorded runs, with ``run``, ``dataset`` and ``width`` in front; empty without runs."""
-    parts = []
-    for name, (manifest, tables) in found.items():
-        given = manifest["parameters"]
-        front = pd.DataFrame({"run": name, "dataset": given["dataset"], "width": given["width"]},
-                             index=tables["cells"].index)  # fmt: skip
-        parts.append(pd.concat([front, tables["cells"]], axis=1))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    """:func:`recorded_rows` of :func:`cells`; ``drop_from_best`` is nan in a run with one T, where it is ``drop``."""
+    rows = recorded_rows(found, "cells")
+    if len(rows):
+        several = rows.groupby("run")["time_steps"].transform("nunique") > 1
+        rows["drop_from_best"] = rows["drop_from_best"].where(several)
+    return rows
+
+
+def recorded_drops(found: Mapping[str, tuple[dict, dict]]) -> pd.DataFrame:
+    """:func:`drops_from_longer` of all recorded runs that have networks trained on, as :func:`recorded_rows` has it."""
+    both = {name: (manifest, {"drops": drops_from_longer(tables["cells"], tables["longer"])})
+            for name, (manifest, tables) in found.items() if "longer" in tables}  # fmt: skip
+    return recorded_rows(both, "drops")
 
 
 def literature(found: Mapping[str, tuple[dict, dict]]) -> pd.DataFrame:

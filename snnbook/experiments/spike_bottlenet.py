@@ -2,7 +2,8 @@
 
 Spiking networks are trained in two steps (Hassan and Davy 2024): the backbone, here with one time step first and then
 with all T; then backbone and codec together. BottleNet++ is trained in three: the ANN; its codec with the rest frozen;
-both together.
+both together. So a network with a codec has been trained for longer than the one that its drop refers to; the control
+is that one, trained on by the same recipe without a codec.
 """
 
 from __future__ import annotations
@@ -97,6 +98,17 @@ class SpikeBottleNet:
             net = twin(**self._options() | {"order": "post"})
             self._nets["ann",] = self._train(net, self.ann_training)
         return self._nets["ann",]
+
+    def trained_on(self, time_steps: int | None) -> Network:
+        """The network without a codec after the training that one with a codec ends with: ``fine_tuning``.
+
+        Args:
+            time_steps: T of the spiking backbone; ``None``: the ANN.
+        """
+        if (key := ("trained on", time_steps)) not in self._nets:
+            net = copy.deepcopy(self.ann() if time_steps is None else self.backbone(time_steps))
+            self._nets[key] = self._train(net, self.fine_tuning)
+        return self._nets[key]
 
     def compressed(self, candidate: Candidate) -> tuple[Network, Report]:
         """The backbone with a spike codec in it, fine-tuned as a whole, and what it sends."""

@@ -23,7 +23,7 @@ class Answer:
         logits: [T', 1, K] float32; T' < T after an early exit or where later steps were lost.
         mask: bit i says whether the answer rests on part i: it has arrived, with T' steps at least.
         part_micros: µs that each device computed; 0 for a lost one.
-        server_micros: µs that the server part computed.
+        server_micros: µs that the server part computed, over all of its runs where it asked for further steps.
         payload_bytes: packed spikes received.
         framed_bytes: the messages around them, headers included.
         missing_steps: time steps that were asked for and are not in the answer.

@@ -37,6 +37,7 @@ class Open:
         wanted: time steps that were asked for so far.
         opener: the part whose features opened it; ``None`` if a client asked.
         askers: identities that want the answer.
+        server_micros: µs that the server part computed for it so far: again for every request of further steps.
     """
 
     sample: int
@@ -49,6 +50,7 @@ class Open:
     spikes: dict[int, list[Tensor]] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
     micros: dict[int, int] = field(default_factory=dict)
+    server_micros: int = 0
     payload_bytes: int = 0
     framed_bytes: int = 0
 

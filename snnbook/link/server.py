@@ -243,13 +243,13 @@ class Server:
         features = sample.features(len(self.plan.shapes))
         with torch.inference_mode():
             logits = self.module(features).float().contiguous()
+        sample.server_micros += round((time.perf_counter() - started) * 1e6)
         if self._wants_more(sample, logits):
             return
         self._miss(sample)
-        micros = round((time.perf_counter() - started) * 1e6)
         parts = tuple(sample.micros.get(i, 0) for i in range(len(features)))
-        sent = sample.payload_bytes, sample.framed_bytes
-        answer = Answer(sample.sample, logits, sample.used, parts, micros, *sent, sample.wanted - sample.common)
+        spent = sample.server_micros, sample.payload_bytes, sample.framed_bytes
+        answer = Answer(sample.sample, logits, sample.used, parts, *spent, sample.wanted - sample.common)
         data = encode(answer.to_message())
         self.assembly.close(sample, data)
         self.counts["answered"] += 1

@@ -70,7 +70,7 @@ from .splitting import (
     zeta_sweep,
 )
 from .style import COLOURS, MARKERS, figure
-from .tables import table, tables_by_run
+from .tables import change, run_tables, table, tables_by_run
 from .two_stage import (
     METHOD_LABELS,
     accuracy_over_time,
@@ -104,6 +104,7 @@ __all__ = [
     "bits_by_set",
     "block_activity",
     "break_even",
+    "change",
     "choice_bars",
     "class_responses",
     "co_inference_timeline",
@@ -164,6 +165,7 @@ __all__ = [
     "residual_ratios",
     "rounding_bias",
     "rounding_drift",
+    "run_tables",
     "size_parts",
     "speed_bars",
     "speed_over_steps",
