@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import pandas as pd
 import psutil
 
-from snnbook.params import Params
+from snnbook.fields import Params
 from snnbook.runs import ROOT, Run
 
 HTML = ROOT / "_build" / "html"

@@ -27,7 +27,7 @@ import yaml
 
 from snnbook import roofline
 from snnbook.engine import Int8Conv
-from snnbook.params import Params, field
+from snnbook.fields import Params, field
 from snnbook.runs import ROOT, Run
 from snnbook.train import bf16_is_native, pick_device
 

@@ -21,6 +21,7 @@ import torch
 import yaml
 from torch import nn
 
+from snnbook.fields import Params, field
 from snnbook.link.fleet import Fleet
 from snnbook.link.folder import write_fleet
 from snnbook.link.kernel_link import KernelLinks, frames_bytes, why_not
@@ -30,7 +31,6 @@ from snnbook.link.shaper import Rate
 from snnbook.link.transport import Channel, Listener
 from snnbook.models import build
 from snnbook.network import Network
-from snnbook.params import Params, field
 from snnbook.runs import ROOT, Run
 
 

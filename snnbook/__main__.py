@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import params
 from .checks import check
+from .fields import read_yaml
 from .link import commands as processes
 
 
@@ -18,10 +19,10 @@ def parse(values: list[list[str]], yaml_texts: list[str], files: list[str]) -> d
     """Parameters from ``-p name value`` (read as YAML, so lists work), ``-y`` YAML texts and ``-f`` YAML files."""
     merged: dict[str, object] = {}
     for text in [Path(f).read_text(encoding="utf-8") for f in files] + yaml_texts:
-        loaded = params.read_yaml(text)
+        loaded = read_yaml(text)
         check("parameters", text, isinstance(loaded, dict), "a YAML mapping of names to values")
         merged |= loaded
-    return merged | {name: params.read_yaml(value, name) for name, value in values}
+    return merged | {name: read_yaml(value, name) for name, value in values}
 
 
 def known_parameters(notebook: Path) -> dict[str, str]:

@@ -24,8 +24,8 @@ import torch
 import yaml
 
 from .checks import check
+from .fields import Params
 from .fold import bf16_is_native
-from .params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("torch", "spikingjelly", "numpy", "pandas", "scikit-learn")

@@ -22,7 +22,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from .checks import check
-from .params import read_yaml
+from .fields import read_yaml
 from .runs import atomic, versions
 from .sources import package_hash
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import example_parameters
 
-from snnbook import models, params
+from snnbook import fields, models, params
 from snnbook.data import datasets
-from snnbook.params import Params
+from snnbook.fields import Params
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +103,12 @@ def test_the_prose_speaks_of_the_defaults_only(Example):
 @pytest.mark.parametrize("broken", [lambda: False, lambda: [][0], lambda: {}["key"], lambda: min([])])
 def test_a_claim_that_does_not_hold_is_noted_where_the_text_makes_it(Example, monkeypatch, values, notes, broken):
     shown = []
-    monkeypatch.setattr(params, "display", shown.append)
+    monkeypatch.setattr(fields, "display", shown.append)
     p, done = Example(**values), []
     with p.claims():
         assert broken()
         done.append("never")
-    assert [note.data for note in shown] == notes * [params.CLAIM_FAILS] and not done
+    assert [note.data for note in shown] == notes * [fields.CLAIM_FAILS] and not done
     with p.claims():
         assert True
         done.append("now")

@@ -76,24 +76,24 @@ def test_traffic_bars_are_stacked_to_the_sum():
 def test_recorded_runs_are_shown_one_by_one_without_what_their_rows_share():
     values = {"method": ["qc", "lmpc", "qc"], "T = 1": [1.0, 2.0, np.nan], "T = 2": [3.0, np.nan, 4.0]}
     rows = pd.DataFrame({"run": ["one", "one", "two"], "dataset": "digits", "model": "vgg5"} | values)
-    html = plots.tables_by_run(rows, "{:.1f}", "Accuracy", {"qc": "Phase I"}).data
+    html = plots.run_tables(rows, "{:.1f}", "Accuracy", methods={"qc": "Phase I"}).data
     first, second = html.split("</table>")[:2]
-    assert "Accuracy: vgg5 on digits, run one" in first and "run two" in second
+    assert "Accuracy: digits, vgg5, run one" in first and "run two" in second
     assert "Phase I" in first and "lmpc" in first and "1.0" in first and "–" in first
     assert "4.0" in second and "T = 1" not in second and "run</th>" not in html
-    assert plots.tables_by_run(rows.iloc[:0], "{:.1f}", "Accuracy", {}) == "no recorded run yet"
+    assert plots.run_tables(rows.iloc[:0], "{:.1f}", "Accuracy") == "no recorded run yet"
 
 
 def test_recorded_runs_have_run_data_and_width_in_their_captions():
     rows = pd.DataFrame({"run": ["one", "two"], "dataset": "digits", "width": [0.25, 1.0], "a": [1.5, 2.5]})
     rows["b"] = [np.nan, 3.0]
-    html = plots.run_tables(rows, {"b": "second", "a": "first"}, {"first": "{:.2f}", "second": "{:.0%}"}, "Drops").data
+    formats, names = {"first": "{:.2f}", "second": "{:.0%}"}, {"b": "second", "a": "first"}
+    html = plots.run_tables(rows, formats, "Drops", names=names).data
     one, two = html.split("</table>")[:2]
     assert "Drops: digits, width 0.25, run one" in one and "1.50" in one and "second" not in one
     assert "Drops: digits, width 1, run two" in two and two.index("300%") < two.index("2.50")
-    told = plots.run_tables(rows, {"a": "first"}, {}, "Drops", {"b": "b = {:g}"}).data
+    told = plots.run_tables(rows, {}, "Drops", names={"a": "first"}, about={"b": "b = {:g}"}).data
     assert "digits, width 0.25, run one" in told and "digits, width 1, b = 3, run two" in told
-    assert plots.run_tables(rows.iloc[:0], {"a": "first"}, {}, "Drops") == "no recorded run yet"
 
 
 @pytest.mark.parametrize(

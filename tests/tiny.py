@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from snnbook import params
+from snnbook import fields
 from snnbook.data import Data, Split
-from snnbook.params import Params, field
+from snnbook.fields import Params, field
 
 SIZES = {"train": 40, "calibration": 16, "validation": 24, "test": 24}
 
@@ -85,10 +85,10 @@ def example_parameters(name: str = "99_example"):
         share: float | None = field(None, "share of the data", high=1.0)
         method: str = field("qc", "conversion method", choices=("qc", "qcfs"))
         shift: bool = field(False, "whether to shift by one half")
-        seed: int = params.seed_field()
-        device: str = params.device_field()
-        out_dir: str = params.out_dir_field()
-        data_dir: str = params.data_dir_field()
+        seed: int = fields.seed_field()
+        device: str = fields.device_field()
+        out_dir: str = fields.out_dir_field()
+        data_dir: str = fields.data_dir_field()
 
     yield Example
     del Example

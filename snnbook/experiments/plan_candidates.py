@@ -30,8 +30,9 @@ from ..checks import check, check_choice
 from ..counts import count
 from ..data import Data, load
 from ..energy import ENERGY_MODELS, count_operations, joules
+from ..fields import Params
 from ..models import build
-from ..params import ConversionBenchmark, FusedInference, Params, Planner, SplitPoints, SplitPruneTradeoffs
+from ..params import ConversionBenchmark, FusedInference, Planner, SplitPoints, SplitPruneTradeoffs
 from ..planner import ANSWER_BITS, IMAGES, Deployment, EdgePart, from_table, to_table
 from ..splitting.submodel import payload_bits
 from ..train import pick_device

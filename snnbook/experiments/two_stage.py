@@ -16,8 +16,8 @@ from ..checks import check_choice
 from ..conversion import METHODS, Report, clipped, convert, infinite_time, mean_outputs, quantised
 from ..data import Data
 from ..evaluate import accuracy, accuracy_over_time
+from ..fields import Params
 from ..models import build
-from ..params import Params
 from ..train import Recipe, pick_device
 
 #: Images of a calibration or test batch: a run of T steps holds a few times T of them in memory.

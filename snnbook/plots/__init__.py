@@ -70,7 +70,7 @@ from .splitting import (
     zeta_sweep,
 )
 from .style import COLOURS, MARKERS, figure
-from .tables import change, run_tables, table, tables_by_run
+from .tables import change, run_tables, table
 from .two_stage import (
     METHOD_LABELS,
     accuracy_over_time,
@@ -174,7 +174,6 @@ __all__ = [
     "split_trade_offs",
     "surrogate_slopes",
     "table",
-    "tables_by_run",
     "threshold_methods",
     "threshold_tradeoff",
     "thresholds",

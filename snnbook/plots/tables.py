@@ -42,20 +42,27 @@ def change(points: float, verb: str = "loses", digits: int = 1) -> str:
     return f"{verb.replace('lose', 'gain') if gained else verb} {abs(points):.{digits}f} points"
 
 
+#: Columns that a caption says of a run and its table does not repeat, and how the caption says them.
+OF_A_RUN = {"model": "{}", "width": "width {:g}"}
+
+
 def run_tables(
     rows: pd.DataFrame,
-    names: Mapping[str, str],
-    formats: Mapping[str, str],
+    formats: Mapping[str, str] | str,
     what: str,
+    *,
+    names: Mapping[str, str] | None = None,
+    methods: Mapping[str, str] | None = None,
     about: Mapping[str, str] | None = None,
 ) -> HTML | str:
-    """Recorded runs below each other, a table each, with run, data set and width in its caption.
+    """Recorded runs below each other, a table each, with data set, model, width and run in its caption where known.
 
     Args:
-        rows: columns ``run``, ``dataset``, ``width`` and those of ``names``.
-        names: column → how it is headed, in this order.
-        formats: heading → format.
+        rows: columns ``run``, ``dataset``, perhaps ``model`` and ``width``, one that tells rows apart, and numbers.
+        formats: heading → format, or one format for all columns but the first.
         what: they are, for the captions.
+        names: column → how it is headed, in this order; without it all columns that no caption says.
+        methods: what is in a column ``method`` → how it is shown.
         about: further columns that a run has one value of → format in the caption; left out where it is nan.
 
     Returns:
@@ -63,34 +70,15 @@ def run_tables(
     """
     if not len(rows):
         return "no recorded run yet"
+    told = {key: text for key, text in (OF_A_RUN | dict(about or {})).items() if key in rows}
+    names = names or {c: c for c in rows if c not in ("run", "dataset", *told)}
     parts = []
-    for (run, dataset, width), group in rows.groupby(["run", "dataset", "width"], sort=False):
-        shown = group[list(names)].dropna(axis=1, how="all").rename(columns=names)
+    for (run, dataset), group in rows.groupby(["run", "dataset"], sort=False):
+        shown = group[list(names)].dropna(axis=1, how="all").replace({"method": dict(methods or {})})
+        shown = shown.rename(columns=names)
+        given = dict.fromkeys(shown.columns[1:], formats) if isinstance(formats, str) else formats
         one = group.iloc[0]
-        more = [text.format(one[column]) for column, text in (about or {}).items() if pd.notna(one[column])]
-        caption = ", ".join([f"{what}: {dataset}", f"width {width:g}", *more, f"run {run}"])
-        parts.append(table(shown, {c: f for c, f in formats.items() if c in shown}, caption).to_html())
-    return HTML("".join(parts))
-
-
-def tables_by_run(rows: pd.DataFrame, formats: str, what: str, names: Mapping[str, str] | None = None) -> HTML | str:
-    """Recorded runs below each other, a table each; a page has no room for names that are the same in every row.
-
-    Args:
-        rows: columns ``run``, ``dataset``, ``model``, one that tells rows apart, and numbers.
-        formats: of the numbers.
-        what: they are, for the captions.
-        names: what is in a column ``method`` → how it is shown.
-
-    Returns:
-        The tables without columns that are empty, or a sentence if there are no rows.
-    """
-    if not len(rows):
-        return "no recorded run yet"
-    parts, keys = [], ["run", "dataset", "model"]
-    for (run, dataset, model), group in rows.groupby(keys, sort=False):
-        shown = group.drop(columns=keys).dropna(axis=1, how="all")
-        shown = shown.replace({"method": dict(names)}) if names else shown
-        caption = f"{what}: {model} on {dataset}, run {run}"
-        parts.append(table(shown, dict.fromkeys(shown.columns[1:], formats), caption).to_html())
+        more = [text.format(one[key]) for key, text in told.items() if pd.notna(one[key])]
+        caption = ", ".join([f"{what}: {dataset}", *more, f"run {run}"])
+        parts.append(table(shown, {c: f for c, f in given.items() if c in shown}, caption).to_html())
     return HTML("".join(parts))
