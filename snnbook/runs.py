@@ -93,8 +93,19 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "snnbook": __version__} | {p: version(p) for p in _PACKAGES}
 
 
+def jobs() -> int:
+    """How many processes :mod:`snnbook.side_by_side` starts at once: the environment's SNNBOOK_JOBS, else 1.
+
+    Raises:
+        ValueError: if that is no whole number from 1.
+    """
+    text = os.environ.get("SNNBOOK_JOBS") or "1"
+    check("SNNBOOK_JOBS", text, text.isdecimal() and int(text) >= 1, "a whole number from 1")
+    return int(text)
+
+
 def hardware() -> dict[str, object]:
-    """Processor, cores, memory and accelerator of this machine, and whether it multiplies (so: trains in) bf16."""
+    """Processor, cores, memory, accelerator, bf16 (whether it multiplies and so trains in it), threads and jobs."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -108,6 +119,7 @@ def hardware() -> dict[str, object]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
         "torch_threads": torch.get_num_threads(),
+        "jobs": jobs(),
     }
 
 

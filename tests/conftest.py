@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import matplotlib
 import pytest
 
 matplotlib.use("agg")
+os.environ.pop("SNNBOOK_JOBS", None)  # tests replace parts of the package in this process only
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tools"))

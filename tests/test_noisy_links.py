@@ -39,11 +39,7 @@ def e(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def nets(e):
-    noise = channel("bsc", ber=0.1)
-    return {
-        "spikes": nl.spiking(e, CUT), "noise": nl.spiking(e, CUT, noise), "mask": nl.masked(e, CUT, 0.5),
-        "1 bit": nl.codes(e, CUT), "1 bit, noise": nl.codes(e, CUT, 1, noise), "4 bits": nl.codes(e, CUT, 4),
-    }  # fmt: skip
+    return nl.contenders(e, CUT, channel("bsc", ber=0.1), 0.5, 4)
 
 
 def test_all_contenders_send_equally_many_bits(e, nets):
@@ -58,13 +54,14 @@ def test_all_contenders_send_equally_many_bits(e, nets):
 
 def test_training_with_noise_makes_another_network_from_the_same_start(e, nets):
     assert nets["spikes"] is e.compressed(CUT)[0] and nets["1 bit"] is e.bottlenet(2, 4, 1, 1)[0]
-    assert not same_state(nets["spikes"], nets["noise"]) and not same_state(nets["1 bit"], nets["1 bit, noise"])
-    assert isinstance(nets["noise"].body.encoder[-1], Noisy) and nl.spiking(e, CUT, penalty=0.3) is not nets["spikes"]
+    assert not same_state(nets["spikes"], nets["spikes, noise"]) and not same_state(nets["1 bit"], nets["1 bit, noise"])
+    assert isinstance(nets["spikes, noise"].body.encoder[-1], Noisy)
+    assert nl.spiking(e, CUT, penalty=0.3) is not nets["spikes"]
     assert any(isinstance(m, Penalty) and m.weight == 0.3 for m in nl.spiking(e, CUT, penalty=0.3).body.encoder)
-    assert same_state(nl.spiking(e, CUT, channel("bsc", ber=0.1)), nets["noise"])  # out of the cache
+    assert same_state(nl.spiking(e, CUT, channel("bsc", ber=0.1)), nets["spikes, noise"])  # out of the cache
 
 
-@pytest.mark.parametrize("name", ["spikes", "noise", "mask", "1 bit", "1 bit, noise", "4 bits"])
+@pytest.mark.parametrize("name", ["spikes", "spikes, noise", "mask", "1 bit", "1 bit, noise", "4 bits"])
 def test_halves_answer_like_the_whole_network(e, nets, name):
     net, x = nets[name].eval(), e.data.normalise(e.data.test.x)
     with torch.no_grad():

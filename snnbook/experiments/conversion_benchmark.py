@@ -7,6 +7,7 @@ method, and chapters share what they have in common.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from ..conversion import METHODS
 from ..energy import count_operations
 from ..evaluate import accuracy
 from ..record import observe
+from ..side_by_side import together
 from ..train import pick_device
 from .samples import spread
 from .two_stage import TwoStage
@@ -122,7 +124,7 @@ def remembered(experiment: TwoStage, method: str, time_steps: Sequence[int], sam
 def benchmark(
     experiments: Sequence[TwoStage], methods: Sequence[str], time_steps: Sequence[int], samples: int
 ) -> pd.DataFrame:
-    """Every method at every T for every seed.
+    """Every method at every T for every seed, side by side.
 
     Args:
         experiments: trained networks, one for each seed.
@@ -139,7 +141,9 @@ def benchmark(
         ``validation_images`` (on which it was decided whether a step is kept), ``training_images`` (that the spiking
         network was trained on).
     """
-    parts = [remembered(e, method, time_steps, samples) for e in experiments for method in methods]
+    for e in experiments:
+        e.prepare(methods, time_steps)
+    parts = together([partial(remembered, e, m, time_steps, samples) for e in experiments for m in methods])
     first = ["method", "source", "seed", "ann_accuracy", "time_steps", "total_steps", "accuracy", "loss"]
     table = pd.concat(parts, ignore_index=True)
     return table[first + [c for c in table.columns if c not in first]]

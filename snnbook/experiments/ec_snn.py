@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import SimpleNamespace
 
 import torch
@@ -20,6 +21,7 @@ from ..data.core import SPLITS
 from ..models import build
 from ..network import Network
 from ..params import ClassSpecificFilters, PrunedNetworks, RepeatedSplitNetworks
+from ..side_by_side import Bare, together
 from ..splitting import devices
 from ..splitting.apoz import ClassZeros, class_zeros
 from ..splitting.cost import latency_compute, latency_link
@@ -48,7 +50,7 @@ class SplitPlan:
 
 
 @dataclass(frozen=True)
-class EcSnn:
+class EcSnn(Bare):
     """Networks of one seed, trained when first asked for and cached by content.
 
     Attributes:
@@ -192,12 +194,14 @@ class EcSnn:
         return [net.to(pick_device(self.device)) for net in nets]
 
     def _retrained(self, plan: SplitPlan) -> list[Network]:
-        nets = []
-        for i, (classes, net) in enumerate(zip(plan.parts, self.pruned(plan), strict=True)):
-            data = retraining_set(self.data, classes, torch.Generator().manual_seed(self.seed * 1009 + i))
-            fresh = with_fresh_head(net.cpu(), len(classes), self.width, seed=self.seed)
-            nets.append(self._twice(fresh, data, None if data.kind == "events" else self.rewarm, self.retrain))
-        return nets
+        pruned = [net.cpu() for net in self.pruned(plan)]
+        numbered = enumerate(zip(plan.parts, pruned, strict=True))
+        return together([partial(self._retrain, i, classes, net) for i, (classes, net) in numbered])
+
+    def _retrain(self, i: int, classes: Sequence[int], net: Network) -> Network:
+        data = retraining_set(self.data, classes, torch.Generator().manual_seed(self.seed * 1009 + i))
+        fresh = with_fresh_head(net, len(classes), self.width, seed=self.seed)
+        return self._twice(fresh, data, None if data.kind == "events" else self.rewarm, self.retrain)
 
     def pruned_ann(self, plan: SplitPlan) -> Network:
         """The ANN twin with as many filters in each layer as the first sub-model has, those of lowest APoZ, retrained.

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from ..link.coding import Penalty, SpikeModel, decode, encode, fit, sizes
 from ..link.messages import HEADER_BYTES
 from ..link.protection import Protection, bit_logits
 from ..network import Network
+from ..side_by_side import together
 from ..train import pick_device
 from .samples import spread
 from .spike_bottlenet import SpikeBottleNet
@@ -144,6 +146,26 @@ def masked(e: SpikeBottleNet, candidate: Candidate, keep: float = 0.25, channel:
     net = _with(net, Noisy(channel))
     net.body.decoder = nn.Sequential(mask, *net.body.decoder)  # the server knows which places are not sent
     return _tuned(net, e)
+
+
+def contenders(
+    e: SpikeBottleNet, candidate: Candidate, channel: Channel, keep: float = 0.25, bits: int = 8
+) -> dict[str, Network]:
+    """The networks of a sweep over noise, trained side by side: name to network.
+
+    "spikes" and "1 bit" (codes), each also trained with ``channel`` ("…, noise"); "mask" (:func:`masked` with
+    ``keep``); codes of ``bits`` bits ("8 bits").
+    """
+    together([partial(e.backbone, candidate.time_steps), e.ann])
+    calls = {
+        "spikes": partial(spiking, e, candidate),
+        "spikes, noise": partial(spiking, e, candidate, channel),
+        "mask": partial(masked, e, candidate, keep),
+        "1 bit": partial(codes, e, candidate),
+        "1 bit, noise": partial(codes, e, candidate, 1, channel),
+        f"{bits} bits": partial(codes, e, candidate, bits),
+    }
+    return dict(zip(calls, together(list(calls.values())), strict=True))
 
 
 def check_cut(e: SpikeBottleNet, candidate: Candidate, keep: float = 1.0) -> None:

@@ -9,6 +9,8 @@ own reductions are taken as shares of the channels, C/c', so that they can be ha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import chain
 
 import pandas as pd
 from torch import nn
@@ -22,6 +24,7 @@ from ..evaluate import accuracy
 from ..network import Network
 from ..papers import table as published
 from ..params import CompressionAccuracy
+from ..side_by_side import together
 from ..train import pick_device
 from .noisy_links import bits_sent, chosen_contexts, lossless, masked, sent, spiking
 from .spike_bottlenet import SpikeBottleNet
@@ -130,11 +133,13 @@ def cells(e: SpikeBottleNet, cuts: pd.DataFrame, table: pd.DataFrame, radio: str
         ``equal_ratio`` with both against the control, which sends the same bytes. Memory traffic is in none. Both
         controls' drops are from the ANN; fractions are 0 to 1.
     """
-    rows = []
-    for row in table.itertuples():
-        cut = cuts.set_index("split_point").loc[row.split_point]
-        eight = codes(e, row.split_point, int(cut["code_channels"]), row.stride, 8)
-        equal = codes(e, row.split_point, row.channels, row.stride, row.time_steps)
+    e.ann()
+    rows, wide = [], cuts.set_index("split_point")["code_channels"]
+    rivals = [[(row.split_point, int(wide[row.split_point]), row.stride, 8),
+               (row.split_point, row.channels, row.stride, row.time_steps)] for row in table.itertuples()]  # fmt: skip
+    together([partial(e.bottlenet, *rival) for rival in dict.fromkeys(chain(*rivals))])
+    for row, pair in zip(table.itertuples(), rivals, strict=True):
+        eight, equal = (codes(e, *rival) for rival in pair)
         controls = {f"{name}_{key}": found[key] for name, found in (("code", eight), ("equal", equal))
                     for key in ("bytes", "accuracy", "validation_accuracy", "drop")}  # fmt: skip
         ann = dict(zip(("ann_accuracy", "ann_validation_accuracy"), e.accuracies(e.ann()), strict=True))
@@ -157,6 +162,7 @@ def longer(e: SpikeBottleNet, time_steps: Sequence[int]) -> pd.DataFrame:
         test images, and both of validation images as ``validation_…`` (0 to 1).
     """
     rows = []
+    together([partial(e.trained_on, T or None) for T in [*time_steps, 0]])
     for T in [*time_steps, 0]:
         nets = e.backbone(T) if T else e.ann(), e.trained_on(T or None)
         (before, validated), (after, validated_after) = map(e.accuracies, nets)
@@ -221,27 +227,25 @@ def spike_rates(
 ) -> list[tuple[Candidate, tuple[float, float]]]:
     """Candidates of a split point that fill a budget exactly without spatial reduction, and their accuracies."""
     here = e.points().set_index("split_point").loc[split_point]
-    plane, found = int(here["height"] * here["width"]), []
+    plane, fits = int(here["height"] * here["width"]), []
     for T in time_steps:
-        for c in (channels_for(size, T, plane) for size in budgets):
-            if c is not None and c <= here["channels"]:
-                candidate = Candidate(split_point, c, 1, T)
-                found.append((candidate, e.accuracies(e.compressed(candidate)[0])))
-    return found
+        fitting = [c for c in (channels_for(size, T, plane) for size in budgets) if c is not None]
+        fits += [Candidate(split_point, c, 1, T) for c in fitting if c <= here["channels"]]
+    together([partial(e.compressed, c) for c in fits])
+    return [(c, e.accuracies(e.compressed(c)[0])) for c in fits]
 
 
 def code_rates(e: SpikeBottleNet, split_point: int, budgets: Sequence[int], bits: Sequence[int]) -> list[tuple]:
     """Rows of :func:`rates`: BottleNet++ at each number of bits, where a budget is filled exactly."""
-    here, rows = e.points().set_index("split_point").loc[split_point], []
-    plane = int(here["height"] * here["width"])
+    here = e.points().set_index("split_point").loc[split_point]
+    plane, fits = int(here["height"] * here["width"]), []
     for b in bits:
-        for size in budgets:
-            c = channels_for(size, b, plane)
-            if c is not None and c <= here["channels"]:
-                found = codes(e, split_point, c, 1, b)
-                reached = found["accuracy"], found["validation_accuracy"]
-                rows.append((code_family(b), split_point, c, 1, b, float(size), *reached))
-    return rows
+        fitting = [(channels_for(size, b, plane), size) for size in budgets]
+        fits += [(c, b, size) for c, size in fitting if c is not None and c <= here["channels"]]
+    together([partial(e.bottlenet, split_point, c, 1, b) for c, b, _ in fits])
+    found = [codes(e, split_point, c, 1, b) for c, b, _ in fits]
+    return [(code_family(b), split_point, c, 1, b, float(size), one["accuracy"], one["validation_accuracy"])
+            for (c, b, size), one in zip(fits, found, strict=True)]  # fmt: skip
 
 
 def image_files(net: nn.Module, data: Data, qualities: Sequence[int], device: str = "auto") -> pd.DataFrame:

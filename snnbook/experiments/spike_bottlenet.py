@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pandas as pd
 from torch import nn
@@ -27,6 +28,7 @@ from ..data import Data
 from ..evaluate import accuracy
 from ..network import Network
 from ..params import BottleneckNetworks
+from ..side_by_side import Bare, together
 from ..train import Recipe, pick_device
 from .samples import spread
 
@@ -42,7 +44,7 @@ MEASURING_CODE = (
 
 
 @dataclass(frozen=True)
-class SpikeBottleNet:
+class SpikeBottleNet(Bare):
     """Networks of one seed, trained when first asked for and cached by content.
 
     Attributes:
@@ -190,7 +192,7 @@ def remembered(experiment: SpikeBottleNet, candidate: Candidate, samples: int, b
 
 
 def search(experiment: SpikeBottleNet, candidates: Sequence[Candidate], samples: int) -> pd.DataFrame:
-    """Train and measure every candidate; a search that was stopped goes on with the next.
+    """Train and measure every candidate, side by side; a search that was stopped goes on with the next.
 
     Args:
         experiment: where networks come from.
@@ -210,7 +212,8 @@ def search(experiment: SpikeBottleNet, candidates: Sequence[Candidate], samples:
     """
     check("candidates", len(candidates), len(candidates) > 0, "at least one")
     best_steps = max(c.time_steps for c in candidates)
-    parts = [remembered(experiment, c, samples, best_steps) for c in candidates]
+    together([partial(experiment.backbone, T) for T in sorted({c.time_steps for c in candidates})])
+    parts = together([partial(remembered, experiment, c, samples, best_steps) for c in candidates])
     return pd.concat(parts, ignore_index=True)
 
 

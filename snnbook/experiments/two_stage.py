@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pandas as pd
 from torch import nn
@@ -18,6 +19,7 @@ from ..data import Data
 from ..evaluate import accuracy, accuracy_over_time
 from ..fields import Params
 from ..models import build
+from ..side_by_side import Bare, together
 from ..train import Recipe, pick_device
 
 #: Images of a calibration or test batch: a run of T steps holds a few times T of them in memory.
@@ -25,7 +27,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True)
-class TwoStage:
+class TwoStage(Bare):
     """Source networks of one seed, trained when first asked for and cached by content.
 
     Attributes:
@@ -95,11 +97,21 @@ class TwoStage:
         trained(net, self.data, replace(recipe, seed=self.seed), device=self.device)
         return net
 
-    def ann(self, method: str, time_steps: int) -> nn.Module:
-        """The network that ``method`` converts for T = ``time_steps``: at its own L, or min(T, L) if matched."""
+    def _source(self, method: str, time_steps: int) -> tuple[str, int | None]:
+        """Activation and L of the network that ``method`` converts."""
         check_choice("method", method, METHODS)
         rule = METHODS[method]
-        return self.network(rule.source, min(time_steps, self.quant_steps) if rule.matched else rule.levels)
+        return rule.source, min(time_steps, self.quant_steps) if rule.matched else rule.levels
+
+    def ann(self, method: str, time_steps: int) -> nn.Module:
+        """The network that ``method`` converts for T = ``time_steps``: at its own L, or min(T, L) if matched."""
+        return self.network(*self._source(method, time_steps))
+
+    def prepare(self, methods: Sequence[str], time_steps: Sequence[int]) -> None:
+        """Train, side by side, the networks that ``methods`` convert."""
+        self.network("relu")
+        asked = dict.fromkeys(self._source(method, t) for method in methods for t in time_steps)
+        together([partial(self.network, *source) for source in asked])
 
     def ann_accuracy(self, method: str, time_steps: int) -> float:
         """Test accuracy, 0 to 1, of that network."""
