@@ -8,7 +8,7 @@ WORKERS ?= 2
 SHARED := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 
 .DEFAULT_GOAL := help
-.PHONY: help env book pdf linkcheck course test lint lab execute bench benchlink benchbook clean distclean
+.PHONY: help env book pdf linkcheck course test lint lab execute bench benchlink benchjobs benchbook clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: env ## measure the engine beside its peers and record it in results (BENC
 
 benchlink: env ## measure payloads, processes, a shaped link and a server under garbage, and record it in results
 	@$(BIN)/python -m benchmarks.link $(BENCH)
+
+benchjobs: env ## measure a search whose trainings run one after the other and several at once, and record it in results
+	@$(BIN)/python -m benchmarks.jobs $(BENCH)
 
 benchbook: env ## build the book from nothing and record time, memory and page sizes in results
 	@$(BIN)/python benchmarks/book.py

@@ -8,7 +8,6 @@ whatever else the machine does hits all of them. Before anything is timed, what 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -16,14 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 
 from snnbook import roofline
 from snnbook.engine import Int8Conv
@@ -31,7 +29,7 @@ from snnbook.fields import Params, field
 from snnbook.runs import ROOT, Run
 from snnbook.train import bf16_is_native, pick_device
 
-from . import bars, source
+from . import bars, options, source
 from .contenders import CONTENDERS, EXACT
 from .source import Workload
 
@@ -330,10 +328,7 @@ def execute(p: EngineBenchmark, command: str) -> Run:
 
 def parse(argv: list[str]) -> EngineBenchmark:
     """Parameters from ``--name value``; values are YAML, so ``--time_steps '[1, 4]'`` is a list."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__.split("\n")[0])
-    for f in fields(EngineBenchmark):
-        parser.add_argument(f"--{f.name}", type=yaml.safe_load, help=f.metadata["help"], default=argparse.SUPPRESS)
-    return EngineBenchmark(**vars(parser.parse_args(argv)))
+    return options.read(EngineBenchmark, "benchmarks.engine", __doc__.split("\n")[0], argv)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,20 +5,18 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psutil
 import torch
-import yaml
 from torch import nn
 
 from snnbook.fields import Params, field
@@ -32,6 +30,8 @@ from snnbook.link.transport import Channel, Listener
 from snnbook.models import build
 from snnbook.network import Network
 from snnbook.runs import ROOT, Run
+
+from . import options
 
 
 @dataclass(frozen=True)
@@ -196,10 +196,7 @@ def _dropped(fleet: Fleet) -> int:
 def main(argv: list[str] | None = None) -> None:
     """Measure and record."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for f in fields(LinkBenchmark):
-        parser.add_argument(f"--{f.name}", type=yaml.safe_load, default=argparse.SUPPRESS, help=f.metadata["help"])
-    p = LinkBenchmark(**vars(parser.parse_args(argv)))
+    p = options.read(LinkBenchmark, "benchmarks.link", __doc__.splitlines()[0], argv)
     torch.set_num_threads(1)
     command = "python -m benchmarks.link " + " ".join(map(shlex.quote, argv))
     run = Run(p, Path(p.out_dir) if p.out_dir else ROOT / "results" / "benchmarks" / "link", command.strip())
