@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -37,10 +38,20 @@ def _start(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _call(call: Callable[[], Given]) -> tuple[Given, dict[str, runs.UsedNetwork]]:
+class _Plain:
+    """Arrives as what it holds. PyTorch would send tensors as open files of shared memory, and both are scarce."""
+
+    def __init__(self, held: object):
+        self.held = held
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return pickle.loads, (pickle.dumps(self.held, pickle.HIGHEST_PROTOCOL),)
+
+
+def _call(call: Callable[[], object]) -> _Plain:
     """In such a process: what ``call`` gives, and the trained networks that it used."""
     runs.NETWORKS.clear()
-    return call(), dict(runs.NETWORKS)
+    return _Plain((call(), dict(runs.NETWORKS)))
 
 
 def together(calls: Sequence[Callable[[], Given]]) -> list[Given]:
@@ -68,7 +79,7 @@ def together(calls: Sequence[Callable[[], Given]]) -> list[Given]:
     spawn, given = multiprocessing.get_context("spawn"), []
     pool = ProcessPoolExecutor(n, spawn, _start, (max(1, torch.get_num_threads() // n),))
     try:
-        for found, networks in pool.map(_call, calls):
+        for found, networks in pool.map(_call, map(_Plain, calls)):
             given.append(found)
             _count(networks)
     except BrokenProcessPool as error:

@@ -43,6 +43,17 @@ def test_jobs_are_processes_with_a_share_of_the_threads_that_start_no_others(two
     assert elsewhere != os.getpid() and (threads, inner, power) == (2, 1, 1024)
 
 
+def test_tensors_go_and_come_without_shared_memory(two):
+    sent = torch.arange(6.0)
+    (there, back), _ = together([partial(shared, sent), os.getpid])
+    assert not there and not back.is_shared() and not sent.is_shared() and torch.equal(back, 2 * sent)
+
+
+def shared(x):
+    """Whether ``x`` lies in shared memory here, and its double."""
+    return x.is_shared(), 2 * x
+
+
 def test_an_error_of_a_call_is_raised_here(two, tmp_path):
     with pytest.raises(ValueError, match="invalid literal"):
         together([partial(int, "x"), partial(Path.touch, tmp_path / "begun")])
