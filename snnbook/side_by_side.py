@@ -14,15 +14,12 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
 import torch
 
 from . import runs, sources
 from .checks import check
-
-Given = TypeVar("Given")
-
 
 class Bare:
     """A dataclass that travels to another process without what it found so far: fields that begin with ``_``."""
@@ -54,7 +51,7 @@ def _call(call: Callable[[], object]) -> _Plain:
     return _Plain((call(), dict(runs.NETWORKS)))
 
 
-def together(calls: Sequence[Callable[[], Given]]) -> list[Given]:
+def together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """What each call gives, in their order; SNNBOOK_JOBS of them at a time, each in a process of its own.
 
     With one job or a single call everything is called here, with all threads; otherwise processes share them. Networks
