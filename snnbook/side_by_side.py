@@ -21,6 +21,7 @@ import torch
 from . import runs, sources
 from .checks import check
 
+
 class Bare:
     """A dataclass that travels to another process without what it found so far: fields that begin with ``_``."""
 
