@@ -12,7 +12,7 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from snnbook import params
+from snnbook import fields, params
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -70,7 +70,7 @@ def test_outputs_have_no_error_no_warning_and_no_machine_path(notebook):
 
 def test_all_claims_of_the_text_hold_for_the_outputs_beside_it(notebook):
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
-    assert params.CLAIM_FAILS not in [output.get("data", {}).get("text/markdown") for output in outputs]
+    assert fields.CLAIM_FAILS not in [output.get("data", {}).get("text/markdown") for output in outputs]
 
 
 def test_claims_do_not_stop_a_notebook_and_are_not_compared(notebook):
