@@ -1,7 +1,7 @@
 """Work that does not wait for other work, in processes side by side: trainings of a search, methods of a benchmark.
 
-A training step of a small network keeps one core busy and many cores hardly so. Processes with a share of the cores
-each do more in the same time; the cache of trained networks hands over what they trained.
+A training step of a small network keeps one core busy and many cores hardly so; processes with a share of the cores
+each are for that. They take some seconds to start. The cache of trained networks hands over what they trained.
 """
 
 from __future__ import annotations
