@@ -132,6 +132,7 @@ def test_a_sweep_is_the_mean_over_draws_of_what_arrives(e, nets):
     silent = nl.right(nl.answers(nets["spikes"], torch.zeros_like(spikes)), e.data.test.y)
     assert table.loc[table["channel"] == "packet_erasure", "accuracy"].tolist() == [silent] * 2
     assert table["level"].tolist() == [0.2, 0.2, 1.0, 1.0] and set(table["bits"]) == {64}
+    assert set(table["chance"]) == {1 / e.data.n_classes}
 
 
 @pytest.mark.parametrize(("name", "packet"), [("packet_erasure", 32), ("byte_erasure", 8)])
@@ -192,7 +193,7 @@ def test_bits_of_a_step_are_those_that_are_sent_in_it(e, nets):
 
 def test_recorded_sweeps_are_means_over_draws_by_level():
     sweep = pd.DataFrame({"network": "spikes", "bits": 64, "channel": "bsc", "level": [0.0, 0.1, 0.1],
-                          "draw": [0, 0, 1], "accuracy": [0.9, 0.6, 0.8]})  # fmt: skip
+                          "draw": [0, 0, 1], "accuracy": [0.9, 0.6, 0.8], "chance": 0.01})  # fmt: skip
     coded = pd.DataFrame({"network": "jpeg", "rate": 0.5, "bits": 900.0, "level": [0.1], "accuracy": [0.25]})
     given = {"dataset": "cifar100", "width": 0.25, "time_steps": 2}
     found = {"short": ({"parameters": given}, {"sweep": sweep, "coded": coded})}
@@ -203,8 +204,6 @@ def test_recorded_sweeps_are_means_over_draws_by_level():
     assert table["network"].tolist() == ["spikes", "jpeg, code of rate 0.5"] and set(table["run"]) == {"short"}
     shown = nl.recorded_sweeps(found, {"spikes": "our spikes", "jpeg": "JPEG"})
     assert shown["network"].tolist() == ["our spikes", "JPEG, code of rate 0.5"]
-    given["dataset"] = "npz"
-    assert nl.recorded_sweeps(found)["chance"].isna().all() and len(nl.recorded_sweeps(found)) == 2
     assert table.loc[0, ["0", "0.1"]].tolist() == pytest.approx([90, 70])
     assert math.isnan(table.loc[1, "0"]) and table.loc[1, "0.1"] == pytest.approx(25)
     assert nl.recorded_sweeps({}).empty

@@ -40,9 +40,6 @@ BATCH = 256
 #: Data bytes of a packet under an error-correcting code at most.
 PACKET_BYTES = 474
 
-#: Classes of data sets that recorded runs may have.
-CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
-
 
 class Mask(nn.Module):
     """A fixed random choice of places: the others are 0, and are not sent.
@@ -287,7 +284,8 @@ def sweep(
         seed: of the first draw's noise, the same for every network.
 
     Returns:
-        Columns ``network``, ``bits`` (of a sample), ``channel``, ``level`` (of noise), ``draw``, ``accuracy``.
+        Columns ``network``, ``bits`` (of a sample), ``channel``, ``level`` (of noise), ``draw``, ``accuracy``, and
+        ``chance``, the accuracy of a guess (both 0 to 1).
     """
     y, rows, device = e.data.test.y, [], pick_device(e.device)
     for name, net in nets.items():
@@ -299,7 +297,8 @@ def sweep(
                 received = through(link, net, spikes, Generator().manual_seed(seed + draw))
                 reached = right(answers(net, received, device), y)
                 rows.append((name, bits, link.name, level, draw, reached))
-    return pd.DataFrame(rows, columns=["network", "bits", "channel", "level", "draw", "accuracy"])
+    table = pd.DataFrame(rows, columns=["network", "bits", "channel", "level", "draw", "accuracy"])
+    return table.assign(chance=1 / e.data.n_classes)
 
 
 def unquantised(
@@ -317,7 +316,7 @@ def unquantised(
         seed: of the first draw's noise.
 
     Returns:
-        The columns of :func:`sweep` without ``network`` and ``bits``; ``level`` is Eb/N0.
+        The columns of :func:`sweep` without ``network``, ``bits`` and ``chance``; ``level`` is Eb/N0.
     """
     values, rows, device = put_out(net, e), [], pick_device(e.device)
     gain = 10 * math.log10(2 * quantiser(net).bits)
@@ -337,9 +336,9 @@ def recorded_sweeps(found: Mapping[str, tuple[dict, dict]], names: Mapping[str, 
         names: network → how it is shown; others keep their names.
 
     Returns:
-        Columns ``run``, ``dataset``, ``width``, ``time_steps``, ``chance`` (%, nan where the data set does not tell),
-        ``network`` (with the rate of its code), ``bits``, ``channel``, and one for each level of noise (its number as
-        text): mean test accuracy, %, nan where a run does not have it.
+        Columns ``run``, ``dataset``, ``width``, ``time_steps``, ``chance`` (%), ``network`` (with the rate of its
+        code), ``bits``, ``channel``, and one for each level of noise (its number as text): mean test accuracy, %, nan
+        where a run does not have it.
     """
     names = names or {}
     parts = []
@@ -347,7 +346,7 @@ def recorded_sweeps(found: Mapping[str, tuple[dict, dict]], names: Mapping[str, 
         given, coded = manifest["parameters"], tables["coded"]
         named = coded["network"].replace(names) + ", code of rate " + coded["rate"].map("{:g}".format)
         about = {"run": name} | {key: given[key] for key in ("dataset", "width", "time_steps")}
-        about["chance"] = 100 / CLASSES.get(given["dataset"], math.nan)
+        about["chance"] = 100 * tables["sweep"]["chance"].iloc[0]
         parts += [tables["sweep"].replace({"network": names}).assign(**about),
                   coded.assign(network=named, channel="bsc", **about)]  # fmt: skip
     if not parts:
