@@ -15,7 +15,7 @@ from snnbook import params
 from snnbook.bottleneck.codec import compress, head
 from snnbook.bottleneck.selection import Candidate
 from snnbook.bottleneck.sizes import pack_codes
-from snnbook.experiments import noisy_links as nl
+from snnbook.experiments import coded_spikes, early_exit, halves, noisy_links, noisy_networks
 from snnbook.experiments.samples import spread
 from snnbook.experiments.spike_bottlenet import experiment
 from snnbook.link.channels import Noisy, analogue, bsc, channel
@@ -39,26 +39,28 @@ def e(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def nets(e):
-    return nl.contenders(e, CUT, channel("bsc", ber=0.1), 0.5, 4)
+    return noisy_networks.contenders(e, CUT, channel("bsc", ber=0.1), 0.5, 4)
 
 
 def test_all_contenders_send_equally_many_bits(e, nets):
     for name, net in nets.items():
-        spikes = nl.sent(net, e)
+        spikes = halves.sent(net, e)
         assert len(spikes) == {"4 bits": 4}.get(name, 1 if "bit" in name else 2)
         assert spikes.dtype == torch.uint8 and set(spikes.unique().tolist()) <= {0, 1}
         assert 0.1 < spikes.float().mean() < 0.9 and spikes.float().var(1).mean() > 0.1  # they differ by sample
-        assert spikes.shape[1] == len(e.data.test) and nl.bits_sent(net, spikes) == 64
-    assert nl.sent(nets["mask"], e).shape[2] == 4 and nl.sent(nets["1 bit"], e).shape[:1] == (1,)
+        assert spikes.shape[1] == len(e.data.test) and halves.bits_sent(net, spikes) == 64
+    assert halves.sent(nets["mask"], e).shape[2] == 4 and halves.sent(nets["1 bit"], e).shape[:1] == (1,)
 
 
 def test_training_with_noise_makes_another_network_from_the_same_start(e, nets):
     assert nets["spikes"] is e.compressed(CUT)[0] and nets["1 bit"] is e.bottlenet(2, 4, 1, 1)[0]
     assert not same_state(nets["spikes"], nets["spikes, noise"]) and not same_state(nets["1 bit"], nets["1 bit, noise"])
     assert isinstance(nets["spikes, noise"].body.encoder[-1], Noisy)
-    assert nl.spiking(e, CUT, penalty=0.3) is not nets["spikes"]
-    assert any(isinstance(m, Penalty) and m.weight == 0.3 for m in nl.spiking(e, CUT, penalty=0.3).body.encoder)
-    assert same_state(nl.spiking(e, CUT, channel("bsc", ber=0.1)), nets["spikes, noise"])  # out of the cache
+    assert noisy_networks.spiking(e, CUT, penalty=0.3) is not nets["spikes"]
+    encoder = noisy_networks.spiking(e, CUT, penalty=0.3).body.encoder
+    assert any(isinstance(m, Penalty) and m.weight == 0.3 for m in encoder)
+    again = noisy_networks.spiking(e, CUT, channel("bsc", ber=0.1))  # out of the cache
+    assert same_state(again, nets["spikes, noise"])
 
 
 @pytest.mark.parametrize("name", ["spikes", "spikes, noise", "mask", "1 bit", "1 bit, noise", "4 bits"])
@@ -66,36 +68,37 @@ def test_halves_answer_like_the_whole_network(e, nets, name):
     net, x = nets[name].eval(), e.data.normalise(e.data.test.x)
     with torch.no_grad():
         whole = net(x)
-    assert torch.allclose(nl.answers(net, nl.sent(net, e)), whole if whole.ndim == 3 else whole[None], atol=1e-5)
-    table = nl.sweep({name: net}, e, [channel("bsc", ber=0.0)], draws=1)
+    answers = halves.answers(net, halves.sent(net, e))
+    assert torch.allclose(answers, whole if whole.ndim == 3 else whole[None], atol=1e-5)
+    table = noisy_links.sweep({name: net}, e, [channel("bsc", ber=0.0)], draws=1)
     assert table["accuracy"].item() == pytest.approx(e.accuracy(net))
 
 
 def test_codes_go_out_as_bit_planes(e, nets):
     """Against the codes themselves, as they are packed; an element of eight bits is the whole payload here."""
-    net = nl.codes(e, CUT, 8)
+    net = noisy_networks.codes(e, CUT, 8)
     device = head(net).eval()
     with torch.no_grad():
         values = device(e.data.normalise(e.data.test.x))
-    codes, planes = device.body.encoder[-1].codes(values), nl.sent(net, e)
+    codes, planes = device.body.encoder[-1].codes(values), halves.sent(net, e)
     for n, one in enumerate(codes):
         bits = planes[:, n].movedim(0, -1).flatten()  # all bits of an element one behind the other
         assert np.packbits(bits.numpy()).tobytes() == pack_codes(one, 8)
-    assert nl.bits_sent(net, planes) == 8 * codes[0].numel() == 128 and planes.float().mean() > 0.1
-    flipped = nl.sweep({"8 bits": net}, e, [channel("bsc", ber=x) for x in (0.0, 0.5)], draws=4)
+    assert halves.bits_sent(net, planes) == 8 * codes[0].numel() == 128 and planes.float().mean() > 0.1
+    flipped = noisy_links.sweep({"8 bits": net}, e, [channel("bsc", ber=x) for x in (0.0, 0.5)], draws=4)
     at = flipped.groupby("level")["accuracy"].mean()
     assert at[0.0] == pytest.approx(e.accuracy(net)) and set(flipped["bits"]) == {128}
 
 
 def test_amplitudes_of_codes_through_noise(e, nets):
     """Without noise the network's own accuracy; the ratio of an element is that of its bits and of BPSK together."""
-    table = nl.unquantised(nets["4 bits"], e, [-100.0, 100.0], draws=2, seed=3)
+    table = noisy_links.unquantised(nets["4 bits"], e, [-100.0, 100.0], draws=2, seed=3)
     assert table["level"].tolist() == [-100.0] * 2 + [100.0] * 2 and set(table["channel"]) == {"analogue"}
     assert table["accuracy"].iloc[-1] == pytest.approx(e.accuracy(nets["4 bits"]))
-    values = nl.put_out(nets["4 bits"], e)
+    values = halves.put_out(nets["4 bits"], e)
     received = analogue(values, -100 + 10 * math.log10(8), torch.Generator().manual_seed(3))
-    logits = nl.answers_to_values(nets["4 bits"], received)
-    assert table["accuracy"].iloc[0] == nl.right(logits, e.data.test.y)
+    logits = halves.answers_to_values(nets["4 bits"], received)
+    assert table["accuracy"].iloc[0] == halves.right(logits, e.data.test.y)
 
 
 @pytest.mark.parametrize(
@@ -109,27 +112,27 @@ def test_amplitudes_of_codes_through_noise(e, nets):
     ],
 )
 def test_cuts_that_do_not_fit_are_refused_by_name(e, cut, keep, message):
-    nl.check_cut(e, Candidate(2, 8, 1, 4), 0.25)
+    noisy_networks.check_cut(e, Candidate(2, 8, 1, 4), 0.25)
     with pytest.raises(ValueError, match=message):
-        nl.check_cut(e, cut, keep)
+        noisy_networks.check_cut(e, cut, keep)
 
 
 def test_a_sample_without_coded_bytes_has_no_bit_to_flip():
     model = fit(torch.zeros(2, 500, 1, 2, 2), "tensor")
     spikes = torch.cat([torch.zeros(2, 1, 1, 2, 2), torch.ones(2, 1, 1, 2, 2)], 1)
     assert len(encode(spikes[:, 0], model)) == 0 < len(encode(spikes[:, 1], model))
-    table = nl.damage(spikes, model)
+    table = coded_spikes.damage(spikes, model)
     assert table.loc[0].isna().all() and 0 <= table.loc[1, "bit"] < 1
 
 
 def test_a_sweep_is_the_mean_over_draws_of_what_arrives(e, nets):
     links = [channel("bsc", ber=0.2), channel("packet_erasure", loss=1.0, packet_bits=32)]
-    table = nl.sweep({"spikes": nets["spikes"]}, e, links, draws=2, seed=5)
-    spikes = nl.sent(nets["spikes"], e).float()
+    table = noisy_links.sweep({"spikes": nets["spikes"]}, e, links, draws=2, seed=5)
+    spikes = halves.sent(nets["spikes"], e).float()
     for row in table[table["channel"] == "bsc"].itertuples():
         received = bsc(spikes, 0.2, torch.Generator().manual_seed(5 + row.draw))
-        assert row.accuracy == nl.right(nl.answers(nets["spikes"], received), e.data.test.y)
-    silent = nl.right(nl.answers(nets["spikes"], torch.zeros_like(spikes)), e.data.test.y)
+        assert row.accuracy == halves.right(halves.answers(nets["spikes"], received), e.data.test.y)
+    silent = halves.right(halves.answers(nets["spikes"], torch.zeros_like(spikes)), e.data.test.y)
     assert table.loc[table["channel"] == "packet_erasure", "accuracy"].tolist() == [silent] * 2
     assert table["level"].tolist() == [0.2, 0.2, 1.0, 1.0] and set(table["bits"]) == {64}
     assert set(table["chance"]) == {1 / e.data.n_classes}
@@ -138,11 +141,11 @@ def test_a_sweep_is_the_mean_over_draws_of_what_arrives(e, nets):
 @pytest.mark.parametrize(("name", "packet"), [("packet_erasure", 32), ("byte_erasure", 8)])
 def test_networks_that_send_equally_many_bits_lose_the_same_packets(e, nets, name, packet):
     """Of ones everywhere what is left shows the packets; they are packed here as the payload module packs."""
-    link, lost = nl.noise(name, 0.5, packet), {}
+    link, lost = noisy_links.noise(name, 0.5, packet), {}
     for key, net in nets.items():
-        ones = torch.ones_like(nl.sent(net, e).float())
-        left = nl.through(link, net, ones, torch.Generator().manual_seed(7))
-        assert left.shape == ones.shape and nl.bits_sent(net, ones) == 64
+        ones = torch.ones_like(halves.sent(net, e).float())
+        left = noisy_links.through(link, net, ones, torch.Generator().manual_seed(7))
+        assert left.shape == ones.shape and halves.bits_sent(net, ones) == 64
         for n in range(ones.shape[1]):
             own = left[:, n].movedim(0, -1) if "bit" in key else left[:, n]  # an element's bits are together
             if key == "mask":
@@ -157,38 +160,39 @@ def test_networks_that_send_equally_many_bits_lose_the_same_packets(e, nets, nam
 
 
 def test_other_noise_falls_on_each_bit_as_the_channel_draws_it(e, nets):
-    bits, link = nl.sent(nets["4 bits"], e).float(), channel("bsc", ber=0.2)
+    bits, link = halves.sent(nets["4 bits"], e).float(), channel("bsc", ber=0.2)
     drawn = bsc(bits, 0.2, torch.Generator().manual_seed(1))
-    assert torch.equal(nl.through(link, nets["4 bits"], bits, torch.Generator().manual_seed(1)), drawn)
+    assert torch.equal(noisy_links.through(link, nets["4 bits"], bits, torch.Generator().manual_seed(1)), drawn)
 
 
 def test_noise_in_the_training_of_numbers_is_refused(e):
     """A bit channel would turn a value v to 1 − v: all of its bits at once."""
     with pytest.raises(ValueError, match=r"^bits = 8 is not allowed: 1 where there is noise in training"):
-        nl.codes(e, CUT, 8, channel("bsc", ber=0.1))
+        noisy_networks.codes(e, CUT, 8, channel("bsc", ber=0.1))
 
 
 def test_a_mask_keeps_its_share_and_is_the_same_on_both_sides(e, nets):
-    mask = nl.Mask((3, 4, 5), 0.25, seed=1)
-    assert mask.places.sum() == 15 and torch.equal(mask.places, nl.Mask((3, 4, 5), 0.25, seed=1).places)
-    assert not torch.equal(mask.places, nl.Mask((3, 4, 5), 0.25, seed=2).places)
+    mask = noisy_networks.Mask((3, 4, 5), 0.25, seed=1)
+    assert mask.places.sum() == 15 and torch.equal(mask.places, noisy_networks.Mask((3, 4, 5), 0.25, seed=1).places)
+    assert not torch.equal(mask.places, noisy_networks.Mask((3, 4, 5), 0.25, seed=2).places)
     assert torch.equal(mask(torch.ones(2, 3, 4, 5)), mask.places.expand(2, 3, 4, 5))
-    spikes, places = nl.sent(nets["mask"], e).float(), nets["mask"].body.decoder[0].places
+    spikes, places = halves.sent(nets["mask"], e).float(), nets["mask"].body.decoder[0].places
     flipped = torch.where(places == 0, 1 - spikes, spikes)  # what is not sent cannot arrive wrong
-    assert torch.equal(nl.answers(nets["mask"], flipped), nl.answers(nets["mask"], spikes))
+    assert torch.equal(halves.answers(nets["mask"], flipped), halves.answers(nets["mask"], spikes))
     with pytest.raises(ValueError, match="keep"):
-        nl.Mask((1, 1, 1), 0.0)
+        noisy_networks.Mask((1, 1, 1), 0.0)
 
 
 def test_names_of_noise_levels():
-    assert str(nl.noise("bsc", 0.1)) == "bsc(ber=0.1)" and str(nl.noise("awgn", 3)) == "awgn(ebn0_db=3)"
-    assert str(nl.noise("byte_erasure", 0.5, 32)) == "byte_erasure(loss=0.5)"
-    assert str(nl.noise("packet_erasure", 0.5, 32)) == "packet_erasure(loss=0.5, packet_bits=32)"
+    assert str(noisy_links.noise("bsc", 0.1)) == "bsc(ber=0.1)"
+    assert str(noisy_links.noise("awgn", 3)) == "awgn(ebn0_db=3)"
+    assert str(noisy_links.noise("byte_erasure", 0.5, 32)) == "byte_erasure(loss=0.5)"
+    assert str(noisy_links.noise("packet_erasure", 0.5, 32)) == "packet_erasure(loss=0.5, packet_bits=32)"
 
 
 def test_bits_of_a_step_are_those_that_are_sent_in_it(e, nets):
-    assert nl.step_bits(e, CUT) == nl.sent(nets["spikes"], e)[0, 0].numel() == 32
-    assert nl.step_bits(e, Candidate(1, 3, 2, 4)) == 3 * 4 * 4  # a map of 8 × 8, halved on both sides
+    assert noisy_networks.step_bits(e, CUT) == halves.sent(nets["spikes"], e)[0, 0].numel() == 32
+    assert noisy_networks.step_bits(e, Candidate(1, 3, 2, 4)) == 3 * 4 * 4  # a map of 8 × 8, halved on both sides
 
 
 def test_recorded_sweeps_are_means_over_draws_by_level():
@@ -197,30 +201,31 @@ def test_recorded_sweeps_are_means_over_draws_by_level():
     coded = pd.DataFrame({"network": "jpeg", "rate": 0.5, "bits": 900.0, "level": [0.1], "accuracy": [0.25]})
     given = {"dataset": "cifar100", "width": 0.25, "time_steps": 2}
     found = {"short": ({"parameters": given}, {"sweep": sweep, "coded": coded})}
-    table = nl.recorded_sweeps(found)
+    table = noisy_links.recorded_sweeps(found)
     front = ["run", "dataset", "width", "time_steps", "chance", "network", "bits", "channel"]
     assert list(table.columns) == [*front, "0", "0.1"]
     assert set(table["chance"]) == {1} and set(table["time_steps"]) == {2}
     assert table["network"].tolist() == ["spikes", "jpeg, code of rate 0.5"] and set(table["run"]) == {"short"}
-    shown = nl.recorded_sweeps(found, {"spikes": "our spikes", "jpeg": "JPEG"})
+    shown = noisy_links.recorded_sweeps(found, {"spikes": "our spikes", "jpeg": "JPEG"})
     assert shown["network"].tolist() == ["our spikes", "JPEG, code of rate 0.5"]
     assert table.loc[0, ["0", "0.1"]].tolist() == pytest.approx([90, 70])
     assert math.isnan(table.loc[1, "0"]) and table.loc[1, "0.1"] == pytest.approx(25)
-    assert nl.recorded_sweeps({}).empty
+    assert noisy_links.recorded_sweeps({}).empty
 
 
 def test_packets_that_arrive_right_by_the_binomial_law():
     """Without a code a packet is right if all its bits are."""
     code, ber = Protection(8), 0.01
     wanted = (1 - ber) ** code.bits
-    assert abs(nl.packets_right(code, ber, 2000) - wanted) < 5 * math.sqrt(wanted * (1 - wanted) / 2000)
+    assert abs(noisy_links.packets_right(code, ber, 2000) - wanted) < 5 * math.sqrt(wanted * (1 - wanted) / 2000)
     with pytest.raises(ValueError, match="packets"):
-        nl.packets_right(Protection(20, packet_bytes=8), ber, 10)
+        noisy_links.packets_right(Protection(20, packet_bytes=8), ber, 10)
 
 
 def test_coded_accuracy_falls_from_that_of_the_network_to_that_of_silence(e, nets):
-    table = nl.coded(nets["spikes"], e, [0.5], [0.0, 0.45], packets=10).set_index(["network", "level"])
-    silent = nl.right(nl.answers(nets["spikes"], torch.zeros_like(nl.sent(nets["spikes"], e))), e.data.test.y)
+    table = noisy_links.coded(nets["spikes"], e, [0.5], [0.0, 0.45], packets=10).set_index(["network", "level"])
+    silence = torch.zeros_like(halves.sent(nets["spikes"], e))
+    silent = halves.right(halves.answers(nets["spikes"], silence), e.data.test.y)
     assert table.loc[("spikes", 0.0), "accuracy"] == pytest.approx(e.accuracy(nets["spikes"]))
     assert table.loc[("spikes", 0.45), "accuracy"] == pytest.approx(silent)
     assert table.loc[("jpeg", 0.45), "accuracy"] == pytest.approx(1 / e.data.n_classes)
@@ -232,16 +237,21 @@ def test_payloads_of_several_packets_lose_what_their_lost_packets_carry(e, monke
     """512 bytes are two packets of 256. As packets of 64 bytes, which are time steps here, each comes or is silent."""
     net, report = compress(e.untrained(8), e.data.shape, 1, 8, 1, seed=0)
     assert report.bits == 8 * 512
-    table = nl.coded(net.eval(), e, [0.5], [0.0, 0.45], packets=2).set_index(["network", "level"])
-    spikes, y = nl.sent(net, e), e.data.test.y
-    assert table.loc[("spikes", 0.0), "accuracy"] == nl.right(nl.answers(net, spikes), y)
-    assert table.loc[("spikes", 0.45), "accuracy"] == nl.right(nl.answers(net, torch.zeros_like(spikes)), y)
+    table = noisy_links.coded(net.eval(), e, [0.5], [0.0, 0.45], packets=2).set_index(["network", "level"])
+    spikes, y = halves.sent(net, e), e.data.test.y
+    assert table.loc[("spikes", 0.0), "accuracy"] == halves.right(halves.answers(net, spikes), y)
+    assert table.loc[("spikes", 0.45), "accuracy"] == halves.right(halves.answers(net, torch.zeros_like(spikes)), y)
     assert table.loc[("spikes", 0.0), "bits"] == 2 * 2 * 8 * (256 + 4)
     seen = []
-    monkeypatch.setattr(nl, "answers", lambda net, received, device: seen.append(received) or torch.zeros(1, 1, 1))
-    monkeypatch.setattr(nl, "right", lambda logits, y: 0.0)
+
+    def answers(net, received, device):
+        seen.append(received)
+        return torch.zeros(1, 1, 1)
+
+    monkeypatch.setattr(noisy_links, "answers", answers)
+    monkeypatch.setattr(noisy_links, "right", lambda logits, y: 0.0)
     ones = torch.ones(8, 200, 8, 8, 8)
-    nl._with_packets_lost(net, e, ones, Protection(512, 0.5, packet_bytes=64), 0.5, seed=0)
+    noisy_links._with_packets_lost(net, e, ones, Protection(512, 0.5, packet_bytes=64), 0.5, seed=0)
     steps = seen[0].flatten(2).mean(2)  # a packet of 512 bits is a time step here
     assert set(steps.unique().tolist()) == {0.0, 1.0} and abs(steps.mean() - 0.5) < 0.05
     assert 0 < steps.mean(0).std() and 0 < steps.mean(1).min()
@@ -250,23 +260,23 @@ def test_payloads_of_several_packets_lose_what_their_lost_packets_carry(e, monke
 def test_early_exit_by_hand():
     """Three steps, two samples: the first is sure at once, the second only with the second step's help."""
     logits = torch.tensor([[[9.0, 0.0], [0.1, 0.0]], [[0.0, 9.0], [0.0, 9.0]], [[0.0, 9.0], [0.0, 9.0]]])
-    table = nl.early_exit(logits, torch.tensor([0, 1]), [0.5, 0.95, 2.0], bits_a_step=10).set_index("threshold")
+    table = early_exit.early_exit(logits, torch.tensor([0, 1]), [0.5, 0.95, 2.0], bits_a_step=10).set_index("threshold")
     assert table["steps"].tolist() == [1.0, 1.5, 3.0] and table["bits"].tolist() == [10.0, 15.0, 30.0]
     assert table["accuracy"].tolist() == [0.5, 1.0, 0.5]  # with all steps the first sample's mean is at class 1
 
 
 def test_exits_of_networks_and_links(e, nets):
     links = [channel("bsc", ber=x) for x in (0.0, 0.3)]
-    table = nl.exits({"spikes": nets["spikes"]}, e, links, [0.0, 2.0])
+    table = early_exit.exits({"spikes": nets["spikes"]}, e, links, [0.0, 2.0])
     assert table["steps"].tolist() == [1, 2, 1, 2] and table["bits"].tolist() == [32, 64, 32, 64]
     assert table["accuracy"].iloc[1] == pytest.approx(e.accuracy(nets["spikes"]))
     assert table["level"].tolist() == [0.0, 0.0, 0.3, 0.3]
 
 
 def test_lossless_sizes_against_the_entropy_of_the_rate(e, nets):
-    table = nl.lossless({"spikes": nets["spikes"]}, e, ["tensor", "neuron"], samples=10).set_index("context")
-    rate = nl.sent(nets["spikes"], e, spread(e.data.test, 10)).float().mean().item()
-    fitted = nl.sent(nets["spikes"], e, "calibration").float().mean().item()
+    table = coded_spikes.lossless({"spikes": nets["spikes"]}, e, ["tensor", "neuron"], samples=10).set_index("context")
+    rate = halves.sent(nets["spikes"], e, spread(e.data.test, 10)).float().mean().item()
+    fitted = halves.sent(nets["spikes"], e, "calibration").float().mean().item()
     cross = entropy([rate, 1 - rate], base=2) + entropy([rate, 1 - rate], [fitted, 1 - fitted], base=2)
     assert table.loc["tensor", "ideal"] == pytest.approx(cross * 8, rel=0.02)  # 64 bits: H bits each, 8 to a byte
     assert table.loc["tensor", "rate"] == pytest.approx(rate) and table.loc["tensor", "packed"] == 8
@@ -277,22 +287,23 @@ def test_lossless_sizes_against_the_entropy_of_the_rate(e, nets):
 def test_a_context_is_chosen_by_validation_images_alone():
     table = pd.DataFrame({"network": ["a", "a", "b", "b"], "context": ["tensor", "neuron"] * 2,
                           "validation_actual": [5.0, 6.0, 8.0, 7.0], "actual": [9.0, 1.0, 1.0, 9.0]})  # fmt: skip
-    assert nl.chosen_contexts(table)[["network", "context"]].to_numpy().tolist() == [["a", "tensor"], ["b", "neuron"]]
+    chosen = coded_spikes.chosen_contexts(table)[["network", "context"]]
+    assert chosen.to_numpy().tolist() == [["a", "tensor"], ["b", "neuron"]]
 
 
 def test_coded_images_are_spread_over_a_split_and_validation_images_are_other_ones(e, nets):
     net = nets["spikes"]
-    table = nl.lossless({"spikes": net}, e, ["tensor"], samples=5).iloc[0]
-    model = fit(nl.sent(net, e, "calibration"), "tensor")
+    table = coded_spikes.lossless({"spikes": net}, e, ["tensor"], samples=5).iloc[0]
+    model = fit(halves.sent(net, e, "calibration"), "tensor")
     places = [round(i * (len(e.data.test) - 1) / 4) for i in range(5)]
-    assert table["actual"] == sizes(nl.sent(net, e)[:, places], model)["actual"].mean()
+    assert table["actual"] == sizes(halves.sent(net, e)[:, places], model)["actual"].mean()
     places = [round(i * (len(e.data.validation) - 1) / 4) for i in range(5)]
-    assert table["validation_actual"] == sizes(nl.sent(net, e, "validation")[:, places], model)["actual"].mean()
+    assert table["validation_actual"] == sizes(halves.sent(net, e, "validation")[:, places], model)["actual"].mean()
 
 
 def test_one_wrong_bit_damages_coded_spikes_more_than_packed_ones():
     spikes = (torch.rand(2, 30, 4, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.3).float()
-    table = nl.damage(spikes, fit(spikes, "tensor"))
+    table = coded_spikes.damage(spikes, fit(spikes, "tensor"))
     assert table["bit"].between(0, 1).all() and table["wrong"].dropna().between(0, 1).all()
     assert table["wrong"].mean() > 0.05 > 1 / spikes[:, 0].numel()
     assert isinstance(table, pd.DataFrame) and len(table) == 30

@@ -16,7 +16,7 @@ from snnbook.bottleneck import backbone
 from snnbook.bottleneck.codec import head
 from snnbook.bottleneck.energy import radio_joules
 from snnbook.bottleneck.selection import Candidate
-from snnbook.experiments import noisy_links, spike_bottlenet
+from snnbook.experiments import halves, noisy_networks, spike_bottlenet
 from snnbook.experiments import rate_accuracy as ra
 from snnbook.experiments.samples import spread
 from snnbook.link.coding import CONTEXTS, fit, sizes
@@ -198,7 +198,7 @@ def test_coded_spikes_take_the_bytes_of_their_best_context(e, p, curves):
     plain = coded[coded["network"] == "spikes, T = 2"]
     row = rates[rates["family"] == "coded spikes, T = 2"].iloc[0]
     assert row["bytes"] == plain.loc[plain["validation_actual"].idxmin(), "actual"]
-    sparse = noisy_links.spiking(e, Candidate(2, 2, 1, 2), penalty=p.penalty)
+    sparse = noisy_networks.spiking(e, Candidate(2, 2, 1, 2), penalty=p.penalty)
     assert coded[coded["network"].str.startswith("sparse")]["accuracy"].iloc[0] == e.accuracy(sparse)
 
 
@@ -212,10 +212,10 @@ def test_validation_images_choose_the_context_and_test_images_tell_its_bytes():
 def test_models_of_coded_spikes_come_from_calibration_images(e, curves):
     coded = curves[1].set_index(["network", "context"]).loc[("spikes, T = 2", "tensor")]
     net = e.compressed(Candidate(2, 2, 1, 2))[0]
-    model = fit(noisy_links.sent(net, e, "calibration"), "tensor")
+    model = fit(halves.sent(net, e, "calibration"), "tensor")
     for split, column in (("test", "actual"), ("validation", "validation_actual")):
         images = spread(getattr(e.data, split), 6)
-        assert coded[column] == sizes(noisy_links.sent(net, e, images), model)["actual"].mean()
+        assert coded[column] == sizes(halves.sent(net, e, images), model)["actual"].mean()
 
 
 def test_without_a_split_point_only_what_is_measured_already_and_files(e, p, search, cells):

@@ -18,7 +18,7 @@ from snnbook.bottleneck.baseline import Quantise
 from snnbook.bottleneck.sizes import pack_codes
 from snnbook.energy import ENERGY_MODELS
 from snnbook.exercises.core import close, equal, exercise, law
-from snnbook.experiments import noisy_links
+from snnbook.experiments import early_exit
 from snnbook.link.payload import pack
 from snnbook.neurons import LIF
 
@@ -334,7 +334,7 @@ def noise_exit(answer):
     """Step at which the server answers, against the chapter's own rule."""
 
     def reference(logits, threshold):
-        table = noisy_links.early_exit(torch.tensor(logits)[:, None], torch.zeros(1, dtype=torch.int64), [threshold], 1)
+        table = early_exit.early_exit(torch.tensor(logits)[:, None], torch.zeros(1, dtype=torch.int64), [threshold], 1)
         return int(table["steps"].iloc[0])
 
     def first(confidence, threshold):

@@ -26,7 +26,9 @@ from ..papers import table as published
 from ..params import CompressionAccuracy
 from ..side_by_side import together
 from ..train import pick_device
-from .noisy_links import bits_sent, chosen_contexts, lossless, masked, sent, spiking
+from .coded_spikes import chosen_contexts, lossless
+from .halves import bits_sent, sent
+from .noisy_networks import masked, spiking
 from .spike_bottlenet import SpikeBottleNet
 
 #: Residual blocks of each stage of the paper's ResNet-50; the channels behind its first stage.
@@ -281,7 +283,7 @@ def image_rates(e: SpikeBottleNet, qualities: Sequence[int]) -> pd.DataFrame:
 def coded_rates(
     e: SpikeBottleNet, nets: Mapping[str, tuple[Candidate, float]], contexts: Sequence[str], samples: int
 ) -> pd.DataFrame:
-    """Entropy-coded spikes: :func:`~snnbook.experiments.noisy_links.lossless` with the accuracies of each network.
+    """Entropy-coded spikes: :func:`~snnbook.experiments.coded_spikes.lossless` with the accuracies of each network.
 
     Args:
         e: the experiment.
@@ -520,7 +522,7 @@ def largest(table: pd.DataFrame, time_steps: int) -> Candidate:
 def coded_as_rates(coded: pd.DataFrame, candidate: Candidate) -> pd.DataFrame:
     """Rows of :func:`rates`: each network of :func:`coded_rates` under one context, with its bytes of test images.
 
-    The context is that of :func:`~snnbook.experiments.noisy_links.chosen_contexts`.
+    The context is that of :func:`~snnbook.experiments.coded_spikes.chosen_contexts`.
     """
     own = candidate.split_point, candidate.channels, candidate.stride, candidate.time_steps
     best = chosen_contexts(coded).itertuples()

@@ -89,7 +89,7 @@ def early_exit_curve(table: pd.DataFrame) -> Figure:
     """Accuracy against the mean number of time steps that are sent, with the confidences that lead there.
 
     Args:
-        table: of :func:`snnbook.experiments.noisy_links.early_exit`.
+        table: of :func:`snnbook.experiments.early_exit.early_exit`.
     """
     fig, axis = figure(6.4, 3.0)
     axis.plot(table["steps"], 100 * table["accuracy"], color=COLOURS[0], marker=MARKERS[0])
