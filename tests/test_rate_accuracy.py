@@ -16,8 +16,14 @@ from snnbook.bottleneck import backbone
 from snnbook.bottleneck.codec import head
 from snnbook.bottleneck.energy import radio_joules
 from snnbook.bottleneck.selection import Candidate
-from snnbook.experiments import halves, noisy_networks, spike_bottlenet
-from snnbook.experiments import rate_accuracy as ra
+from snnbook.experiments import (
+    halves,
+    noisy_networks,
+    paper_payloads,
+    rate_accuracy,
+    recorded_payloads,
+    spike_bottlenet,
+)
 from snnbook.experiments.samples import spread
 from snnbook.link.coding import CONTEXTS, fit, sizes
 from snnbook.network import Residual
@@ -43,44 +49,44 @@ def e(p, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cuts(e, p):
-    return ra.paper_cuts(e.points(), p.blocks, p.split_points)
+    return paper_payloads.paper_cuts(e.points(), p.blocks, p.split_points)
 
 
 @pytest.fixture(scope="module")
 def search(e, p, cuts):
-    return spike_bottlenet.search(e, [*ra.paper_candidates(cuts, [0]), Candidate(2, 4, 2, 1)], p.samples)
+    return spike_bottlenet.search(e, [*paper_payloads.paper_candidates(cuts, [0]), Candidate(2, 4, 2, 1)], p.samples)
 
 
 @pytest.fixture(scope="module")
 def cells(e, cuts, search):
-    return ra.cells(e, cuts, ra.rows_of(search, ra.paper_candidates(cuts, [0])))
+    return paper_payloads.cells(e, cuts, paper_payloads.rows_of(search, paper_payloads.paper_candidates(cuts, [0])))
 
 
 @pytest.fixture(scope="module")
 def curves(e, p, search, cells):
-    return ra.curves(e, p, search, cells)
+    return rate_accuracy.curves(e, p, search, cells)
 
 
 def test_blocks_of_the_paper_are_their_own_and_shallow_networks_end_with_its_stages():
-    assert [ra.paper_block(s, (3, 4, 6, 3))[0] for s in range(1, 17)] == list(range(1, 17))
-    assert [ra.paper_block(s, (1, 1, 1, 1)) for s in (1, 2, 3, 4)] == [(3, 0), (7, 1), (13, 2), (16, 3)]
-    assert [ra.paper_block(s, (2, 2))[0] for s in (1, 2, 3, 4)] == [2, 3, 5, 7]  # halves, rounded up
+    assert [paper_payloads.paper_block(s, (3, 4, 6, 3))[0] for s in range(1, 17)] == list(range(1, 17))
+    assert [paper_payloads.paper_block(s, (1, 1, 1, 1)) for s in (1, 2, 3, 4)] == [(3, 0), (7, 1), (13, 2), (16, 3)]
+    assert [paper_payloads.paper_block(s, (2, 2))[0] for s in (1, 2, 3, 4)] == [2, 3, 5, 7]  # halves, rounded up
     with pytest.raises(ValueError, match=r"split_point = 5 is not allowed: 1 to 4"):
-        ra.paper_block(5, (1, 1, 1, 1))
+        paper_payloads.paper_block(5, (1, 1, 1, 1))
     with pytest.raises(ValueError, match="stages"):
-        ra.paper_block(1, (1, 1, 1, 1, 1))
+        paper_payloads.paper_block(1, (1, 1, 1, 1, 1))
 
 
 def test_payloads_at_full_width_are_those_of_table_1():
     points = backbone.split_points(backbone.twin(), (3, 32, 32))
-    cuts = ra.paper_cuts(points, (3, 4, 6, 3), range(1, 17))
+    cuts = paper_payloads.paper_cuts(points, (3, 4, 6, 3), range(1, 17))
     for column, printed in (("channels", "snn_channels"), ("code_channels", "ann_channels"), ("stride", "stride"),
                             ("paper_steps", "time_steps"), ("full_bytes", "snn_bytes"), ("relaxed", "relaxed"),
                             ("full_code_bytes", "ann_bytes")):  # fmt: skip
         assert cuts[column].tolist() == PRINTED[printed].tolist()
     plane = points["height"] * points["width"] / cuts["stride"] ** 2
     assert (cuts["paper_steps"] * cuts["channels"] * plane / 8).tolist() == PRINTED["snn_bytes"].tolist()
-    assert ra.paper_candidates(cuts, [0, 2])[:3] == [
+    assert paper_payloads.paper_candidates(cuts, [0, 2])[:3] == [
         Candidate(1, 16, 1, 4),
         Candidate(1, 16, 1, 2),
         Candidate(2, 16, 1, 2),
@@ -89,7 +95,7 @@ def test_payloads_at_full_width_are_those_of_table_1():
 
 def test_a_quarter_of_the_width_is_a_quarter_of_the_payload_at_equal_compression():
     points = backbone.split_points(backbone.twin(width=0.25), (3, 32, 32))
-    cuts = ra.paper_cuts(points, (3, 4, 6, 3), [2, 4, 9, 14, 16]).set_index("split_point")
+    cuts = paper_payloads.paper_cuts(points, (3, 4, 6, 3), [2, 4, 9, 14, 16]).set_index("split_point")
     wanted = PRINTED.set_index("split_point").loc[cuts.index]
     assert (4 * cuts["channels"]).tolist() == wanted["snn_channels"].tolist()
     assert cuts["stride"].tolist() == [1, 1, 1, 1, 2]
@@ -97,7 +103,7 @@ def test_a_quarter_of_the_width_is_a_quarter_of_the_payload_at_equal_compression
 
 def test_a_map_that_does_not_divide_keeps_its_size_and_one_channel_is_the_least():
     points = pd.DataFrame({"split_point": [1, 2, 3, 4], "channels": [2, 4, 8, 16], "height": 3, "width": 3})
-    cuts = ra.paper_cuts(points, (1, 1, 1, 1), [1, 4])
+    cuts = paper_payloads.paper_cuts(points, (1, 1, 1, 1), [1, 4])
     assert cuts["stride"].tolist() == [1, 1] and cuts["channels"].tolist() == [1, 1]
 
 
@@ -120,13 +126,13 @@ def test_cells_beside_both_controls(e, cuts, cells):
 
 
 def test_drops_from_networks_that_were_trained_as_much_longer(e, cells):
-    longer = ra.longer(e, sorted(set(cells["time_steps"])))
+    longer = paper_payloads.longer(e, sorted(set(cells["time_steps"])))
     assert longer["time_steps"].tolist() == [2, 0] and longer["network"].tolist() == ["spikes", "ANN"]
     nets = [e.backbone(2), e.ann()], [e.trained_on(2), e.trained_on(None)]
     for net, column in zip(nets, ("accuracy", "longer_accuracy"), strict=True):
         assert longer[column].tolist() == [e.accuracy(n) for n in net]
         assert longer[f"validation_{column}"].tolist() == [e.accuracy(n, split="validation") for n in net]
-    table = ra.drops_from_longer(cells, longer)
+    table = paper_payloads.drops_from_longer(cells, longer)
     (_, spikes), (_, ann) = longer[["accuracy", "longer_accuracy"]].to_numpy().tolist()
     for name, whole in (("", spikes), ("code_", ann), ("equal_", ann)):
         assert table[f"{name}drop"].tolist() == cells[f"{name}drop"].tolist()
@@ -171,7 +177,7 @@ def test_ratios_of_energy_with_and_without_the_radio_and_against_the_control(e, 
     ("size", "bits_each", "plane", "channels"), [(64, 4, 16, 8), (64, 8, 16, 4), (16, 1, 16, 8), (5, 2, 16, None)]
 )
 def test_channels_that_fill_a_budget(size, bits_each, plane, channels):
-    assert ra.channels_for(size, bits_each, plane) == channels
+    assert rate_accuracy.channels_for(size, bits_each, plane) == channels
     if channels:
         assert channels * bits_each * plane == 8 * size
 
@@ -194,7 +200,8 @@ def test_all_families_of_a_budget_send_its_bytes(e, p, curves):
 
 def test_coded_spikes_take_the_bytes_of_their_best_context(e, p, curves):
     rates, coded = curves
-    assert tuple(coded.columns) == ra.CODED and set(coded["context"]) == {"tensor", "channel"} <= set(CONTEXTS)
+    assert tuple(coded.columns) == rate_accuracy.CODED
+    assert set(coded["context"]) == {"tensor", "channel"} <= set(CONTEXTS)
     plain = coded[coded["network"] == "spikes, T = 2"]
     row = rates[rates["family"] == "coded spikes, T = 2"].iloc[0]
     assert row["bytes"] == plain.loc[plain["validation_actual"].idxmin(), "actual"]
@@ -205,7 +212,7 @@ def test_coded_spikes_take_the_bytes_of_their_best_context(e, p, curves):
 def test_validation_images_choose_the_context_and_test_images_tell_its_bytes():
     coded = pd.DataFrame({"network": "spikes, T = 2", "context": ["tensor", "channel"], "actual": [7.0, 6.0],
                           "validation_actual": [5.0, 8.0], "accuracy": 0.9, "validation_accuracy": 0.8})  # fmt: skip
-    (row,) = ra.coded_as_rates(coded, Candidate(2, 2, 1, 2)).itertuples()
+    (row,) = rate_accuracy.coded_as_rates(coded, Candidate(2, 2, 1, 2)).itertuples()
     assert row.bytes == 7.0 and row.family == "coded spikes, T = 2"
 
 
@@ -221,24 +228,24 @@ def test_models_of_coded_spikes_come_from_calibration_images(e, curves):
 def test_without_a_split_point_only_what_is_measured_already_and_files(e, p, search, cells):
     from dataclasses import replace
 
-    rates, coded = ra.curves(e, replace(p, rate_split_point=0), search, cells)
+    rates, coded = rate_accuracy.curves(e, replace(p, rate_split_point=0), search, cells)
     assert len(coded) == 0 and not rates["family"].str.startswith("random").any()
     assert {"spikes, T = 2", "codes, 8 bits", "JPEG"} <= set(rates["family"])
 
 
 def test_budgets_that_nothing_fills_are_refused(e):
     with pytest.raises(ValueError, match=r"^budgets = \[1\] is not allowed"):
-        ra.rates(e, 2, [1], [4], [8])
+        rate_accuracy.rates(e, 2, [1], [4], [8])
 
 
 def test_within_takes_the_best_of_at_most_so_many_bytes():
     table = pd.DataFrame({"family": ["a", "a", "b", "a"], "bytes": [2, 4, 5, 9], "accuracy": [0.8, 0.7, 0.9, 1.0]})
     table["validation_accuracy"] = table["accuracy"]
-    found = ra.within(table, [4, 1, 8]).set_index("family")
+    found = rate_accuracy.within(table, [4, 1, 8]).set_index("family")
     assert list(found.columns) == ["1 B", "4 B", "8 B"] and found.loc["a"].tolist()[1:] == [0.8, 0.8]
     assert found["1 B"].isna().all() and math.isnan(found.loc["b", "4 B"]) and found.loc["b", "8 B"] == 0.9
     table["validation_accuracy"] = [0.7, 0.8, 0.9, 1.0]  # validation images choose, test images are shown
-    assert ra.within(table, [4]).set_index("family").loc["a", "4 B"] == 0.7
+    assert rate_accuracy.within(table, [4]).set_index("family").loc["a", "4 B"] == 0.7
 
 
 def run_of(blocks, cells):
@@ -249,7 +256,7 @@ def test_all_published_backbones_stand_beside_the_recorded_ones():
     cells = pd.DataFrame({"split_point": [2, 9, 16], "time_steps": [2, 2, 4], "backbone_accuracy": [0.5, 0.5, 0.625]})
     run = run_of([3, 4, 6, 3], cells)
     run[0]["parameters"]["model"] = "resnet50"
-    table = ra.literature({"short": run}).set_index(["method", "network"])
+    table = recorded_payloads.literature({"short": run}).set_index(["method", "network"])
     printed = papers.table("spikebottlenet_literature")
     assert table.drop(columns="source").notna().sum().sum() == len(printed) + 4
     assert list(table.columns) == ["T = 2", "T = 4", "T = 6", "source"]
@@ -259,7 +266,8 @@ def test_all_published_backbones_stand_beside_the_recorded_ones():
     assert table.loc[("MS-ResNet", "ResNet-18"), "source"].endswith("; 75.06 to 76.41 by version")
     assert table.loc[("SpikeBottleNet's backbone", "Spike-ResNet50")].tolist()[:2] == [74.69, 76.81]
     assert table.loc[("short", "resnet50, width 0.25")].tolist()[:2] == [50, 62.5]
-    assert not table["source"].isin(["recorded"]).iloc[:-1].any() and len(ra.literature({})) == len(table) - 1
+    assert not table["source"].isin(["recorded"]).iloc[:-1].any()
+    assert len(recorded_payloads.literature({})) == len(table) - 1
 
 
 def test_recorded_rows_stand_beside_the_printed_ones():
@@ -267,25 +275,25 @@ def test_recorded_rows_stand_beside_the_printed_ones():
     found = {"wide": run_of([3, 4, 6, 3], cells), "small": run_of([1, 1, 1, 1], cells)}
     found["other"] = run_of([3, 4, 6, 3], cells)
     found["other"][0]["parameters"]["dataset"] = "digits"
-    beside = ra.beside_published(found)
+    beside = recorded_payloads.beside_published(found)
     assert list(beside.columns) == ["split_point", "time_steps", "published", "wide"]  # others have no such cells
     assert beside["split_point"].tolist() == [*range(1, 17), 16]
     by = beside.set_index(["split_point", "time_steps"])
     assert by["published"].dropna().tolist() == PRINTED["accuracy_drop"].tolist()
     assert by.loc[(2, 2), "wide"] == 1.0 and by.loc[(16, 4), "wide"] == 2.0 and by["wide"].isna().sum() == 14
     assert by.loc[(16, 2), "wide"] == 50.0 and math.isnan(by.loc[(16, 2), "published"])  # Table 1 has T = 4 there
-    assert ra.beside_published({}).shape == (16, 3)
+    assert recorded_payloads.beside_published({}).shape == (16, 3)
 
 
 def test_recorded_tables_have_their_run_in_front_and_the_best_reference_where_there_are_two():
     one = pd.DataFrame({"time_steps": [2, 2], "drop": 0.1, "drop_from_best": 0.1})
     two = pd.DataFrame({"time_steps": [2, 4], "drop": 0.1, "drop_from_best": [0.2, 0.1]})
     found = {"one": run_of([3, 4, 6, 3], one), "two": run_of([1, 1, 1, 1], two)}
-    both = ra.recorded_cells(found)
+    both = recorded_payloads.recorded_cells(found)
     assert both["run"].tolist() == ["one"] * 2 + ["two"] * 2
     assert list(both.columns) == ["run", "dataset", "width", *one.columns]
     assert both["drop_from_best"].isna().tolist() == [True, True, False, False]
-    assert one["drop_from_best"].notna().all() and ra.recorded_cells({}).empty
+    assert one["drop_from_best"].notna().all() and recorded_payloads.recorded_cells({}).empty
 
 
 def test_recorded_drops_are_those_of_runs_with_networks_trained_on():
@@ -293,18 +301,18 @@ def test_recorded_drops_are_those_of_runs_with_networks_trained_on():
     cells = cells.assign(**{f"{n}{c}": 0.5 for n in ("", "code_", "equal_") for c in ("drop", "accuracy")})
     longer = pd.DataFrame({"network": ["spikes", "ANN"], "time_steps": [2, 0], "longer_accuracy": [0.75, 1.0]})
     (manifest, tables), old = run_of([3, 4, 6, 3], cells), run_of([3, 4, 6, 3], cells)
-    (row,) = ra.recorded_drops({"old": old, "new": (manifest, tables | {"longer": longer})}).itertuples()
+    (row,) = recorded_payloads.recorded_drops({"old": old, "new": (manifest, tables | {"longer": longer})}).itertuples()
     assert row.run == "new" and row.longer_drop == 0.25 and row.longer_code_drop == row.longer_equal_drop == 0.5
-    assert ra.recorded_drops({"old": old}).empty
+    assert recorded_payloads.recorded_drops({"old": old}).empty
 
 
 def test_what_the_text_says_of_recorded_runs():
-    assert ra.in_words({}) == "No run of it is recorded yet."
+    assert recorded_payloads.in_words({}) == "No run of it is recorded yet."
     cells = pd.DataFrame({"time_steps": [2, 2, 8], "backbone_accuracy": [0.5, 0.5, 0.625]})
     found = {"short": run_of([3, 4, 6, 3], cells), "small": run_of([1, 1, 1, 1], cells)}
     for manifest, _ in found.values():
         manifest["parameters"] |= {"warm_epochs": 8, "epochs": 4, "codec_epochs": 2, "fine_tune_epochs": 1}
-    wide, small = ra.in_words(found).split("Run ")[1:]
+    wide, small = recorded_payloads.in_words(found).split("Run ")[1:]
     assert wide.startswith("short: cifar100, 0.25 of the width, 8 epochs at T = 1 and 4 more")
     assert "1 epoch with the codec, before it 2 of codes" in wide
     assert "50.00 % at T = 2 (paper: 74.69 %), 62.50 % at T = 8." in wide and "paper" not in small
