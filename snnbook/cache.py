@@ -65,11 +65,6 @@ def kept_table(parts: Sequence, make: Callable[[], pd.DataFrame]) -> pd.DataFram
     return pd.read_csv(io.BytesIO(table), encoding="utf-8")
 
 
-def modules_of(package: str) -> tuple[str, ...]:
-    """Names of all modules of a package in ``snnbook``, as :func:`code_hash` takes them: ``("conversion/lmpc", …)``."""
-    return tuple(f"{package}/{p.stem}" for p in sorted((_PACKAGE / package).glob("*.py")))
-
-
 @cache
 def code_hash(modules: tuple[str, ...]) -> str:
     """sha256 over what ``modules`` of this package do; comments, docstrings and layout do not count.

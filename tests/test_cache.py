@@ -26,7 +26,6 @@ from snnbook.cache import (
     kept_table,
     key,
     layer_code,
-    modules_of,
     state_hash,
     trained,
 )
@@ -445,12 +444,60 @@ def test_a_table_is_made_once_whole_or_not_at_all(monkeypatch, tmp_path):
         assert path.read_bytes() == damaged
 
 
-def test_modules_of_a_package_are_its_files():
-    found = modules_of("conversion")
-    assert {"conversion/__init__", "conversion/lmpc"} <= set(found) and list(found) == sorted(found)
-    assert code_hash(found) != code_hash(found[1:])
+def test_a_key_of_a_module_that_is_not_there_is_refused():
+    assert code_hash(("fold", "train")) != code_hash(("train",))
     with pytest.raises(FileNotFoundError):
         code_hash(("conversion/none",))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from . import b", {"a/b"}),
+        ("from .b import f, g", {"a/b"}),
+        ("from .. import c, here", {"c"}),
+        ("from ..c import f", {"c"}),
+        ("from ..d import f", {"d/__init__"}),
+        ("from ..d import e", {"d/e"}),
+        ("from ..d.e import f", {"d/e"}),
+        ("def later():\n    from snnbook.d.e import f", {"d/e"}),
+        ("import snnbook.c, snnbook.d", {"c", "d/__init__"}),
+        ("import c, torch\nfrom c import d\nfrom torch.d import e\nfrom __future__ import annotations", set()),
+    ],
+)
+def test_imports_in_every_form(tmp_path, monkeypatch, text, found):
+    for name in ("a/b", "c", "d/__init__", "d/e"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "a" / "x.py").write_text(text)
+    monkeypatch.setattr(sources, "PACKAGE", tmp_path)
+    assert sources.imported("a/x") == found
+
+
+def test_a_measurement_rests_on_what_python_loads_for_it():
+    """Against a new process that imports the module: no more than it loads, and all that training rests on."""
+    found = sources.behind("train")
+    assert set(found) <= {*TRAINING_CODE, *SPIKING_CODE, "data/__init__"} and list(found) == sorted(found)
+    code = "import sys, snnbook.train; print(*(m for m in sys.modules if m.startswith('snnbook')))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = {m.removeprefix("snnbook.").replace(".", "/") for m in said.split()}
+    assert {m.removesuffix("/__init__") for m in found} <= loaded
+    assert not set(found) & sources.APART
+
+
+@pytest.mark.parametrize(
+    ("module", "named"),
+    [
+        ("experiments/conversion_benchmark", ("conversion/methods", "conversion/lwc", "conversion/__init__", "counts")),
+        ("experiments/spike_bottlenet", ("bottleneck/baseline", "bottleneck/energy", "counts", "models", "record")),
+        ("experiments/ec_snn_tables", ("splitting/fusion", "engine", "counts", "store")),
+        ("experiments/plan_candidates", ("planner", "splitting/prune", "conversion/lmpc", "engine")),
+    ],
+)
+def test_measurements_rest_on_what_decides_them_and_not_on_loaders(module, named):
+    found = set(sources.behind(module))
+    assert {module, *named, *SPIKING_CODE, "train", "evaluate", "network", "energy", "data/core"} <= found
+    assert not {"data/registry", "data/images", "params", "runs", "__init__"} & found
 
 
 def test_the_code_of_own_layers_belongs_to_the_key(data, monkeypatch):

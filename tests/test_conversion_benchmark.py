@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from snnbook import params, runs
-from snnbook.cache import SPIKING_CODE, TRAINING_CODE, code_hash
 from snnbook.energy import count_operations, energy_ratio
 from snnbook.evaluate import accuracy
 from snnbook.experiments import conversion_benchmark as bench
@@ -87,12 +86,6 @@ def test_another_recipe_of_tuning_measures_again(experiment, monkeypatch):
     other = replace(experiment, tuning=Recipe(epochs=2, batch_size=20, lr=0.02))
     with pytest.raises(pytest.fail.Exception, match="measured again"):
         bench.benchmark([other], ["matched"], [2], 5)
-
-
-def test_code_that_measures_exists():
-    assert code_hash(bench.MEASURING_CODE)  # a file that is not there raises
-    assert {"conversion/methods", "conversion/lwc", "conversion/__init__", "fold"} <= set(bench.MEASURING_CODE)
-    assert {*TRAINING_CODE, *SPIKING_CODE, "cache"} <= set(bench.MEASURING_CODE)  # tuned trains
 
 
 def rows():

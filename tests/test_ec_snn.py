@@ -11,7 +11,6 @@ import torch
 from tiny import blobs, same_state
 
 from snnbook import cache, store
-from snnbook.cache import SPIKING_CODE, TRAINING_CODE, code_hash
 from snnbook.counts import count
 from snnbook.data.core import SPLITS
 from snnbook.energy import count_operations, joules
@@ -298,11 +297,6 @@ def test_points_of_a_sweep_are_kept(e, plan, monkeypatch):
     for other in ({"fuse": slower}, {"hide": 0.7}, {"views": 1}, {}):
         with pytest.raises(pytest.fail.Exception, match="measured again"):
             ec_snn_tables.remembered(replace(e, **other), plan, samples=10 if other else 11)
-
-
-def test_code_that_measures_exists():
-    assert code_hash(ec_snn_tables.MEASURING_CODE)  # a file that is not there raises
-    assert {"splitting/fusion", *TRAINING_CODE, *SPIKING_CODE} <= set(ec_snn_tables.MEASURING_CODE)
 
 
 def test_host_latency_is_measured_for_every_part(e, plan):

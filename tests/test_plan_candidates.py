@@ -53,10 +53,6 @@ def test_spiking_part_counts_connections_for_the_paper_and_everything():
     assert part.bytes == sum(t.numel() * t.element_size() for t in net.state_dict().values())
 
 
-def test_plans_are_made_anew_when_operations_are_counted_otherwise():
-    assert {"counts", "planner", "energy", "experiments/plan_candidates"} <= set(candidates.PLANNING_CODE)
-
-
 def test_method_is_fixed_beforehand_has_no_prerun_and_is_a_mean_over_seeds():
     """The one that stands first in the order is not the one that is best here."""
     rows = pd.DataFrame(

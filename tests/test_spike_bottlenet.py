@@ -152,11 +152,6 @@ def test_counted_images_are_spread_over_a_split_in_the_order_of_its_classes(tria
         assert len(labels) == min(samples, len(order)) and set(labels.tolist()) == {0, 1, 2}
 
 
-def test_what_a_measurement_depends_on_is_in_its_key():
-    named = {"counts", "models", "record", "energy", "network", "neurons", "kernels", "bottleneck/energy"}
-    assert named <= set(spike_bottlenet.MEASURING_CODE)
-
-
 def test_accuracy_of_other_images(trial):
     data = trial.data
     turned = replace(data, test=replace(data.test, y=(data.test.y + 1) % 3))

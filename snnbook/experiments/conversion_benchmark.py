@@ -12,26 +12,19 @@ from functools import partial
 import pandas as pd
 from torch import Tensor, nn
 
-from ..cache import code_hash, kept_table, modules_of, state_hash
+from ..cache import code_hash, kept_table, state_hash
 from ..conversion import METHODS
 from ..energy import count_operations
 from ..evaluate import accuracy
 from ..record import observe
 from ..side_by_side import together
+from ..sources import behind
 from ..train import pick_device
 from .samples import spread
 from .two_stage import TwoStage
 
 #: Images of a batch whose operations are counted: all T steps of it are in memory at once.
 COUNTED = 16
-
-#: What decides, beside the networks and the data, what a measurement gives.
-MEASURING_CODE = (
-    *modules_of("conversion"),
-    *("experiments/conversion_benchmark", "experiments/two_stage", "experiments/samples"),
-    *("energy", "record", "evaluate", "network", "neurons", "kernels", "quantise", "fold"),
-    *("train", "augment", "data/core", "cache"),  # of methods that train the spiking network
-)
 
 
 class Spikes:
@@ -112,7 +105,8 @@ def _decisive(experiment: TwoStage, method: str, time_steps: Sequence[int], samp
     nets = {id(net): net for net in (experiment.ann(method, t) for t in time_steps)}
     parts = [state_hash(net) for net in (experiment.network("relu"), *nets.values())]
     parts += [experiment.data.fingerprint, method, samples, list(time_steps), experiment.seed]
-    return [*parts, repr(experiment.tuning), pick_device(experiment.device), code_hash(MEASURING_CODE)]
+    parts += [repr(experiment.tuning), pick_device(experiment.device)]
+    return [*parts, code_hash(behind("experiments/conversion_benchmark"))]
 
 
 def remembered(experiment: TwoStage, method: str, time_steps: Sequence[int], samples: int) -> pd.DataFrame:

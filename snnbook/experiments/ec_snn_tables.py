@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import store
-from ..cache import SPIKING_CODE, TRAINING_CODE, code_hash, kept_table, modules_of, state_hash
+from ..cache import code_hash, kept_table, state_hash
 from ..checks import check
 from ..counts import count
 from ..energy import ann_operations, count_operations, joules
 from ..evaluate import accuracy
 from ..network import Network
+from ..sources import behind
 from ..splitting.apoz import atsan, class_zeros
 from ..splitting.cost import Demand, latency_compute, latency_link
 from ..splitting.devices import device
@@ -32,13 +33,6 @@ from ..splitting.prune import pruned_size
 from ..splitting.submodel import device_part, payload_bits, relabelled, server_part
 from ..train import pick_device
 from .ec_snn import EcSnn, SplitPlan
-
-#: What decides, beside the networks and the data, what a point of a sweep gives.
-MEASURING_CODE = (
-    *modules_of("splitting"),
-    *("experiments/ec_snn", "experiments/ec_snn_tables", "experiments/samples", "store", "energy", "counts"),
-    *("models", "fold", "record", *TRAINING_CODE, *SPIKING_CODE),
-)
 
 
 def _predicted(net: Network, e: EcSnn, split: str) -> tuple[Tensor, Tensor]:
@@ -335,7 +329,7 @@ def _decisive(e: EcSnn, plan: SplitPlan, *options) -> list:
     nets = [state_hash(net) for net in (e.parent(), *e.submodels(plan))]
     parts = [*nets, e.time_steps, e.hard_reset, repr(plan), e.data.fingerprint, repr(device(SENDER)), *options]
     parts += [repr(replace(e.fuse, seed=e.seed)), e.width, e.hide, e.views, e.warm.augment if e.views else ""]
-    return [*parts, pick_device(e.device), code_hash(MEASURING_CODE)]
+    return [*parts, pick_device(e.device), code_hash(behind("experiments/ec_snn_tables"))]
 
 
 def remembered(

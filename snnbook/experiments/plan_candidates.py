@@ -25,7 +25,7 @@ from ..bottleneck import energy as cut_energy
 from ..bottleneck.backbone import backbone, split_points
 from ..bottleneck.codec import head
 from ..bottleneck.selection import Candidate, grid
-from ..cache import SPIKING_CODE, TRAINING_CODE, code_hash, kept_table, modules_of
+from ..cache import code_hash, kept_table
 from ..checks import check, check_choice
 from ..counts import count
 from ..data import Data, load
@@ -34,6 +34,7 @@ from ..fields import Params
 from ..models import build
 from ..params import ConversionBenchmark, FusedInference, Planner, SplitPoints, SplitPruneTradeoffs
 from ..planner import ANSWER_BITS, IMAGES, Deployment, EdgePart, from_table, to_table
+from ..sources import behind
 from ..splitting.submodel import payload_bits
 from ..train import pick_device
 from . import conversion_benchmark, ec_snn, spike_bottlenet, two_stage
@@ -50,17 +51,6 @@ FILES = {"raw": "raw image", "png": "PNG", "webp_lossless": "lossless WebP", "jp
 #: The method of an SNN on the device: the first of these that was measured. An order that is set beforehand, since the
 #: best on test images would be a choice by test images.
 METHODS = ("tuned", "lmpc_lwc", "lmpc", "step_bias", "qcfs", "qc", "opi")
-
-#: What decides, beside parameters and data, which plans come out.
-PLANNING_CODE = (
-    *modules_of("splitting"),
-    *(f"experiments/{name}" for name in ("ec_snn", "ec_snn_tables", "plan_candidates", "rate_accuracy", "samples")),
-    *("bottleneck/baseline", "bottleneck/selection", "counts", "models", "planner"),
-    *TRAINING_CODE,
-    *SPIKING_CODE,
-    *conversion_benchmark.MEASURING_CODE,
-    *spike_bottlenet.MEASURING_CODE,
-)
 
 _ARITHMETIC = ENERGY_MODELS["45nm_fp32"]
 
@@ -238,7 +228,7 @@ def cut(p: SplitPoints, data: Data) -> list[Deployment]:
 def remembered(p: Params, data: Data, also: Sequence, make: Callable[[], list[Deployment]]) -> list[Deployment]:
     """What ``make`` gives, or what it gave before with the same parameters, data, ``also`` and code."""
     given = p.asdict() | {"out_dir": "", "data_dir": "", "device": str(pick_device(p.device))}
-    parts = [p.notebook, given, data.fingerprint, list(also), code_hash(PLANNING_CODE)]
+    parts = [p.notebook, given, data.fingerprint, list(also), code_hash(behind("experiments/plan_candidates"))]
     return from_table(kept_table(parts, lambda: to_table(make())))
 
 

@@ -29,18 +29,12 @@ from ..evaluate import accuracy
 from ..network import Network
 from ..params import BottleneckNetworks
 from ..side_by_side import Bare, together
+from ..sources import behind
 from ..train import Recipe, pick_device
 from .samples import spread
 
 #: Images of a batch whose operations are counted: all T steps of it are in memory at once.
 COUNTED = 16
-
-#: What decides, beside the networks and the data, what a measurement gives.
-MEASURING_CODE = (
-    *(f"bottleneck/{name}" for name in ("backbone", "codec", "energy", "sizes")),
-    *("experiments/spike_bottlenet", "experiments/samples", "energy", "record", "counts", "evaluate", "train"),
-    *("models", "network", "neurons", "kernels"),
-)
 
 
 @dataclass(frozen=True)
@@ -182,7 +176,7 @@ def _decisive(experiment: SpikeBottleNet, candidate: Candidate, samples: int, be
     nets = [experiment.backbone(T) for T in (candidate.time_steps, best_steps)]
     parts = [*map(state_hash, nets), repr(nets[0]), experiment.data.fingerprint, list(candidate), samples, best_steps]
     parts += [repr(replace(experiment.fine_tuning, seed=experiment.seed)), pick_device(experiment.device)]
-    return [*parts, code_hash(MEASURING_CODE)]
+    return [*parts, code_hash(behind("experiments/spike_bottlenet"))]
 
 
 def remembered(experiment: SpikeBottleNet, candidate: Candidate, samples: int, best_steps: int) -> pd.DataFrame:
