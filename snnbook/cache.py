@@ -47,6 +47,8 @@ def cache_folder() -> Path:
 def kept_table(parts: Sequence, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """A table that takes long to make: from the cache's folder, or made and kept there, whole or not at all.
 
+    Networks that ``make`` was the first of its process to use count as used by everybody who takes the table.
+
     Args:
         parts: all that the table depends on, code included (:func:`code_hash`), as JSON can hold it.
         make: makes it; its cells are what CSV can hold, its index is not kept.
@@ -56,13 +58,23 @@ def kept_table(parts: Sequence, make: Callable[[], pd.DataFrame]) -> pd.DataFram
     """
     path = cache_folder() / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}.csv"
     if not path.exists():
-        table = make().to_csv(index=False).encode()
-        with atomic(path) as part:
-            part.write_bytes(f"# sha256 {hashlib.sha256(table).hexdigest()}\n".encode() + table)
-    head, _, table = path.read_bytes().partition(b"\n")
-    if head.decode(errors="replace") != f"# sha256 {hashlib.sha256(table).hexdigest()}":
+        _make_and_keep(make, path)
+    head, _, content = path.read_bytes().partition(b"\n")
+    if head.decode(errors="replace") != f"# sha256 {hashlib.sha256(content).hexdigest()}":
         raise ValueError(f"{path} is damaged (its sha256 is another): remove it, and it will be made again")
+    used, _, table = content.partition(b"\n")
+    for name, seconds in json.loads(used).items():
+        NETWORKS.setdefault(name, UsedNetwork(True, seconds))
     return pd.read_csv(io.BytesIO(table), encoding="utf-8")
+
+
+def _make_and_keep(make: Callable[[], pd.DataFrame], path: Path) -> None:
+    known = set(NETWORKS)
+    table = make().to_csv(index=False, lineterminator="\n").encode()
+    used = {name: network.seconds for name, network in NETWORKS.items() if name not in known}
+    content = json.dumps(used).encode() + b"\n" + table
+    with atomic(path) as part:
+        part.write_bytes(f"# sha256 {hashlib.sha256(content).hexdigest()}\n".encode() + content)
 
 
 @cache

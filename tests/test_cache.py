@@ -444,6 +444,25 @@ def test_a_table_is_made_once_whole_or_not_at_all(monkeypatch, tmp_path):
         assert path.read_bytes() == damaged
 
 
+def test_networks_behind_a_kept_table_count_as_used(data, monkeypatch, tmp_path):
+    """A run that takes the table rests on their training, though it never loads them."""
+    monkeypatch.setenv("SNNBOOK_CACHE", str(tmp_path))
+    clock = iter([0.0, 100.0, 200.0, 230.0])
+    monkeypatch.setattr(cache, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    runs.NETWORKS.clear()
+    trained(small_net(), data, RECIPE)
+
+    def measure():
+        trained(small_net(), data, dataclasses.replace(RECIPE, seed=1))
+        return pd.DataFrame({"value": [1.5]})
+
+    kept_table(["k"], measure)
+    assert runs.networks_used(runs.NETWORKS) == {"trained": 2, "from_cache": 0, "cached_seconds": 0}
+    runs.NETWORKS.clear()
+    assert kept_table(["k"], lambda: pytest.fail("measured again"))["value"].tolist() == [1.5]
+    assert runs.networks_used(runs.NETWORKS) == {"trained": 0, "from_cache": 1, "cached_seconds": 30}
+
+
 def test_a_key_of_a_module_that_is_not_there_is_refused():
     assert code_hash(("fold", "train")) != code_hash(("train",))
     with pytest.raises(FileNotFoundError):
