@@ -14,7 +14,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 
-#: Modules on which no measurement rests that names its data and parameters: it says itself what they hand on.
+#: Modules that decide no measured number: keys name parameters and data by their values.
 APART = frozenset({"checks", "fields", "papers", "params", "runs", "side_by_side", "sources"})
 
 
