@@ -195,7 +195,8 @@ def coded(
         Columns ``network`` ("spikes" or "jpeg"), ``rate``, ``bits`` (mean, of a sample), ``level``, ``packet`` (share
         that arrives right), ``accuracy`` (0 to 1).
     """
-    spikes, rows = sent(net, e), []
+    spikes, rows, device = sent(net, e), [], pick_device(e.device)
+    whole, silent = (right(answers(net, s, device), e.data.test.y) for s in (spikes, torch.zeros_like(spikes)))
     image_right, files = _jpeg(e, quality)
     size = -(-spikes[:, 0].numel() // 8)
     for rate in rates:
@@ -206,7 +207,9 @@ def coded(
             q = packets_right(one, ber, packets, seed)
             complete = q**count
             guessed = complete * image_right + (1 - complete) / e.data.n_classes
-            rows.append(("spikes", rate, code.bits, ber, q, _with_packets_lost(net, e, spikes, code, q, seed)))
+            several = code.packets > 1  # of one the expectation is exact
+            reached = _with_packets_lost(net, e, spikes, code, q, seed) if several else q * whole + (1 - q) * silent
+            rows.append(("spikes", rate, code.bits, ber, q, reached))
             rows.append(("jpeg", rate, one.bits * count.mean(), ber, q, guessed.mean()))
     return pd.DataFrame(rows, columns=["network", "rate", "bits", "level", "packet", "accuracy"])
 
@@ -214,15 +217,11 @@ def coded(
 def _with_packets_lost(
     net: Network, e: SpikeBottleNet, spikes: Tensor, code: Protection, share: float, seed: int
 ) -> float:
-    """Expected accuracy if a packet arrives with probability ``share``; drawn once if a payload has several packets."""
-    y, device = e.data.test.y, pick_device(e.device)
-    if code.packets == 1:
-        whole, silent = (right(answers(net, s, device), y) for s in (spikes, torch.zeros_like(spikes)))
-        return share * whole + (1 - share) * silent
+    """Accuracy if each packet of a payload arrives with probability ``share``, drawn once."""
     there = torch.rand(spikes.shape[1], code.packets, generator=Generator().manual_seed(seed)) < share
     packet = torch.arange(spikes[:, 0].numel()) // (8 * code.data_bytes)  # of each bit of a sample
     bits = there[:, packet].view(spikes.shape[1], len(spikes), *spikes.shape[2:]).transpose(0, 1)
-    return right(answers(net, spikes * bits, device), y)
+    return right(answers(net, spikes * bits, pick_device(e.device)), e.data.test.y)
 
 
 def _jpeg(e: SpikeBottleNet, quality: int) -> tuple[np.ndarray, np.ndarray]:
