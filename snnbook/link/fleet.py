@@ -36,7 +36,6 @@ from .measure import Measured
 from .messages import decode, encode
 from .server import serve
 from .shaper import Rate
-from .transport import Channel
 from .walk import Answered, checked_rows
 
 _processes = multiprocessing.get_context("forkserver")
@@ -300,13 +299,18 @@ class Fleet:
         return self.client.status(self._patience)
 
     def garbage(self, n: int, seed: int = 0) -> None:
-        """Send ``n`` malformed messages to the server."""
-        channel = Channel(self.address, self._keys("client"))
+        """Send ``n`` malformed messages to the server, and wait until it has taken them all.
+
+        Raises:
+            TimeoutError: if it does not answer after them.
+        """
+        client = Client(self.address, self._keys("client"))
         try:
             for frames in garbage(n, seed):
-                channel.socket.send_multipart(frames)
+                client.channel.socket.send_multipart(frames)
+            client.status(self._patience)  # messages of one connection are taken in their order
         finally:
-            channel.close()
+            client.close()
 
     def close(self) -> None:
         """End all processes."""
