@@ -217,6 +217,11 @@ def _build(node: dict | None) -> nn.Module | None:
     return entry.build({name: _tuples(value) for name, value in node["options"].items()}, children)
 
 
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a module as a file holds them."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
+
+
 def digest(state: Mapping[str, Tensor]) -> str:
     """sha256 over names, types, shapes and bytes of tensors."""
     found = hashlib.sha256()
@@ -241,12 +246,11 @@ def save(path: Path | str, module: nn.Module, about: dict | None = None) -> Path
         ValueError: for a class that is not registered, a module or weight that is used twice, a buffer that its
             module does not keep in its state, or an ``about`` that is no JSON.
     """
-    path, state = Path(path), module.state_dict()
+    path, state = Path(path), weights(module)
     left = [n for n, _ in (*module.named_buffers(), *module.named_parameters()) if n not in state]
     check("module", left, not left, "without tensors outside its state_dict")
-    weights = [id(p) for _, p in module.named_parameters(remove_duplicate=False)]
-    check("module", type(module).__name__, len(weights) == len(set(weights)), "without shared weights")
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    each = [id(p) for _, p in module.named_parameters(remove_duplicate=False)]
+    check("module", type(module).__name__, len(each) == len(set(each)), "without shared weights")
     head = {"format": FORMAT, "structure": describe(module), "about": about or {}, "sha256": digest(state)}
     try:
         text = json.dumps(head, allow_nan=False)

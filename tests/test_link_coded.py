@@ -97,7 +97,7 @@ def test_random_payloads_of_a_known_device_do_not_stop_the_server(split):
     shape, rng = read_plan(folder).shapes[0], torch.Generator().manual_seed(0)
     with serving(folder) as server:
         channel = Channel(server.listener.address)
-        channel.send(encode(Message(Kind.HELLO, steps=T, shape=shape)))
+        channel.send(encode(Message(Kind.HELLO, server.plan.fleet, steps=T, shape=shape)))
         assert decode(channel.receive(10)[0]).kind == Kind.HELLO
         for i in range(300):
             size = int(torch.randint(0, read_plan(folder).payload_bytes()[0], (), generator=rng))
@@ -124,7 +124,7 @@ def test_coded_features_of_a_part_without_a_code_are_dropped(tmp_path):
     shape, data = plan.shapes[0], b"\1"
     with serving(tmp_path) as server:
         channel = Channel(server.listener.address)
-        channel.send(encode(Message(Kind.HELLO, steps=T, shape=shape)))
+        channel.send(encode(Message(Kind.HELLO, server.plan.fleet, steps=T, shape=shape)))
         channel.receive(10)
         channel.send(encode(Message(Kind.FEATURES, 1, 0, 0, T, shape, 5, WANTS_ANSWER | CODED, data)))
         client = Client(server.listener.address)

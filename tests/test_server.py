@@ -1,6 +1,7 @@
 """Server, devices and clients in one process: what is answered, when, and what is counted and dropped."""
 
 import re
+import shutil
 import threading
 import time
 
@@ -37,8 +38,8 @@ def fleet(tmp_path_factory):
 class Hand:
     """A device or client that a test moves by hand."""
 
-    def __init__(self, address: str, part: int = 0, keys=None):
-        self.channel, self.part = Channel(address, keys), part
+    def __init__(self, address: str, part: int = 0, keys=None, fleet: int = 0):
+        self.channel, self.part, self.fleet = Channel(address, keys), part, fleet
 
     def send(self, m: Message) -> None:
         assert self.channel.send(encode(m))
@@ -52,7 +53,7 @@ class Hand:
         return m
 
     def hello(self, shape, steps: int = T) -> Message:
-        self.send(Message(Kind.HELLO, part=self.part, steps=steps, shape=shape))
+        self.send(Message(Kind.HELLO, self.fleet, part=self.part, steps=steps, shape=shape))
         return self.take(Kind.HELLO)
 
     def features(self, sample: int, spikes: torch.Tensor, first: int = 0, flags: int = 0) -> Message:
@@ -66,7 +67,7 @@ def hands():
     made = []
 
     def make(server, part: int = 0) -> Hand:
-        made.append(Hand(server.listener.address, part))
+        made.append(Hand(server.listener.address, part, fleet=server.plan.fleet))
         return made[-1]
 
     yield make
@@ -308,7 +309,7 @@ def test_time_of_the_server_is_that_of_all_its_runs(tmp_path):
 def test_lost_parts_are_zeros_and_the_answer_says_so(tmp_path):
     devices, fuse, x, plan = make_fleet(tmp_path, deadline=0.3)
     with serving(tmp_path) as server, working(tmp_path, server.listener.address, 1):
-        client, silent = Client(server.listener.address), Hand(server.listener.address, 2)
+        client, silent = Client(server.listener.address), Hand(server.listener.address, 2, None, plan.fleet)
         registered(server, 1)
         first, _ = client.run([0])
         silent.hello(plan.shapes[2])
@@ -551,9 +552,9 @@ def test_only_the_key_of_a_part_speaks_for_it(tmp_path):
     keys = make_keys(tmp_path / "keys", ["part_0", "part_1", "client"])
     with serving(tmp_path, keys=keys / "server") as server:
         address = server.listener.address
-        zero, one, client = (Hand(address, 0, keys / name) for name in ("part_0", "part_1", "client"))
+        zero, one, client = (Hand(address, 0, keys / name, plan.fleet) for name in ("part_0", "part_1", "client"))
         for hand, name in ((one, "part_1"), (client, "client")):
-            hand.send(Message(Kind.HELLO, part=0, steps=T, shape=plan.shapes[0]))
+            hand.send(Message(Kind.HELLO, plan.fleet, part=0, steps=T, shape=plan.shapes[0]))
             assert hand.take(Kind.ERROR).payload.decode() == f"the key of {name} is not that of part 0"
         assert not server.where
         assert zero.hello(plan.shapes[0]).part == 3
@@ -629,12 +630,39 @@ def test_devices_that_do_not_belong_here_are_told(fleet, hands, part, shape, ste
 
 def test_a_refused_device_stops_with_the_reason(fleet, tmp_path):
     make_split(tmp_path)
-    with serving(fleet[0]) as server:
+    check_refused(fleet[0], tmp_path, "part 0 with .* is not expected here")
+
+
+def check_refused(ours, others, reason: str) -> None:
+    """A device of one folder is refused by the server of another."""
+    with serving(ours) as server:
         channel = Channel(server.listener.address)
-        device = open_device(part_file(tmp_path, 0), tmp_path / "samples.safetensors", channel)
-        with pytest.raises(Refused, match="part 0 with .* is not expected here"):
+        device = open_device(part_file(others, 0), others / "samples.safetensors", channel)
+        with pytest.raises(Refused, match=reason):
             device.run(threading.Event())
         channel.close()
+        assert not server.where and server.counts["refused hello"] == 1
+
+
+def test_a_device_of_another_training_is_refused(fleet, tmp_path):
+    """Same shapes, same T, other weights: one value of one weight is enough."""
+    devices, fuse, samples, plan = make_fleet(tmp_path, deadline=60.0)
+    assert plan == read_plan(fleet[0])  # the same networks make the same fleet
+    with torch.no_grad():
+        next(devices[2].parameters()).view(-1)[0] += 1
+    other = write_fleet(tmp_path, devices, fuse, samples, deadline=60.0)
+    assert other.shapes == plan.shapes and other.fleet != plan.fleet
+    check_refused(fleet[0], tmp_path, f"part 0 is of fleet {other.fleet} and this server of {plan.fleet}")
+
+
+def test_a_server_file_of_another_fleet_or_of_a_device_is_refused(fleet, tmp_path):
+    make_split(tmp_path)
+    shutil.copy(fleet[0] / "fleet.json", tmp_path)
+    with pytest.raises(ValueError, match=r"server.safetensors = .fleet \d+. is not allowed: fleet \d+, that of fleet"):
+        server_module.serve(tmp_path)
+    shutil.copy(part_file(fleet[0], 0), tmp_path / "server.safetensors")
+    with pytest.raises(ValueError, match="server.safetensors = .part 0. is not allowed: the file of a server"):
+        server_module.serve(tmp_path)
 
 
 def test_an_old_version_is_told(fleet, hands):

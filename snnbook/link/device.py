@@ -51,6 +51,7 @@ class Device:
         channel: its socket.
         emit: height of a spike.
         code: with which spikes are range-coded where that is shorter than packing them; ``None`` packs always.
+        fleet: to which its file belongs, of :func:`snnbook.link.folder.fleet_id`.
     """
 
     def __init__(
@@ -61,9 +62,10 @@ class Device:
         channel: Channel,
         emit: float = 1.0,
         code: SpikeModel | None = None,
+        fleet: int = 0,
     ):
         self.part, self.module, self.sensor, self.channel, self.emit = part, module, sensor, channel, emit
-        self.code = code
+        self.code, self.fleet = code, fleet
         self._kept: OrderedDict[int, tuple[Tensor, int]] = OrderedDict()
         self.shape = tuple(self.spikes(0)[0].shape)
         self.steps_at_first = self.shape[0]
@@ -99,8 +101,9 @@ class Device:
         return (coded, CODED) if len(coded) < len(packed) else (packed, 0)
 
     def hello(self) -> None:
-        """Say which part this is."""
-        self.channel.send(encode(Message(Kind.HELLO, part=self.part, steps=self.shape[0], shape=self.shape[2:])))
+        """Say which part of which fleet this is."""
+        about = {"part": self.part, "steps": self.shape[0], "shape": self.shape[2:]}
+        self.channel.send(encode(Message(Kind.HELLO, self.fleet, **about)))
 
     def receive(self, timeout: float) -> Message | None:
         """The next message of the server, or ``None`` after ``timeout`` seconds or for one that is none.
@@ -240,4 +243,4 @@ def open_device(part_file: Path | str, samples: Path | str, channel: Channel) ->
     found = {"part": about.get("part"), "emit": about.get("emit")}
     check(str(part_file), found, isinstance(found["part"], int), "the file of a device's part")
     code = None if about.get("code") is None else SpikeModel.read(about["code"])
-    return Device(found["part"], module, Sensor(samples), channel, found["emit"] or 1.0, code)
+    return Device(found["part"], module, Sensor(samples), channel, found["emit"] or 1.0, code, about.get("fleet", 0))

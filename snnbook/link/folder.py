@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import json
 import shutil
 import tempfile
@@ -49,6 +50,7 @@ class Plan:
         confidence: with ``first_steps``: the highest class probability from which no further steps are asked for.
         codes: of each part the description of a :class:`snnbook.link.coding.SpikeModel`, with which its spikes may
             be range-coded, or ``None``; none by default.
+        fleet: of :func:`fleet_id`; parts with another one are refused.
         version: of the protocol.
 
     Raises:
@@ -63,6 +65,7 @@ class Plan:
     first_steps: int = 0
     confidence: float = 1.0
     codes: tuple[dict | None, ...] = ()
+    fleet: int = 0
     version: int = VERSION
 
     def __post_init__(self):
@@ -125,6 +128,27 @@ def read_plan(folder: Path | str) -> Plan:
         raise ValueError(f"{path} is no plan of a fleet: {error}") from error
 
 
+def fleet_id(modules: Sequence[nn.Module]) -> int:
+    """52 bits that say which weights belong together; every file of a fleet holds them."""
+    found = "".join(store.digest(store.weights(m)) for m in modules)
+    return int(hashlib.sha256(found.encode()).hexdigest()[:13], 16)
+
+
+def read_server(folder: Path | str, plan: Plan) -> nn.Module:
+    """The module of ``server.safetensors``.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged, a device's file, or belongs to another fleet than ``plan``; it is named.
+    """
+    path = Path(folder) / "server.safetensors"
+    module, about = store.load(path)
+    check(str(path), f"part {about.get('part')}", about.get("part") == "server", "the file of a server")
+    fits = about.get("fleet") == plan.fleet
+    check(str(path), f"fleet {about.get('fleet')}", fits, f"fleet {plan.fleet}, that of fleet.json")
+    return module
+
+
 def part_file(folder: Path | str, part: int) -> Path:
     """File of device ``part``."""
     return Path(folder) / f"part_{part}.safetensors"
@@ -168,10 +192,11 @@ def write_fleet(
     steps = {shape[0] for shape in found}
     check("time steps of parts", sorted(steps), len(steps) == 1, "the same of every part")
     described = [None if code is None else code.describe() for code in codes or (None,) * len(parts)]
-    made = Plan(tuple(s[2:] for s in found), steps.pop(), emits=emits, codes=tuple(described), **plan)
+    shared = {"fleet": fleet_id([*parts, server])}
+    made = Plan(tuple(s[2:] for s in found), steps.pop(), emits=emits, codes=tuple(described), **shared, **plan)
     for i, (part, emit, code) in enumerate(zip(parts, emits, described, strict=True)):
-        store.save(part_file(folder, i), part, (about or {}) | {"part": i, "emit": emit, "code": code})
-    store.save(folder / "server.safetensors", server, about)
+        store.save(part_file(folder, i), part, (about or {}) | shared | {"part": i, "emit": emit, "code": code})
+    store.save(folder / "server.safetensors", server, (about or {}) | shared | {"part": "server"})
     with atomic(folder / "samples.safetensors") as path:
         known = {} if labels is None else {"y": labels.contiguous()}
         save_file({"x": samples.float().contiguous()} | known, path)

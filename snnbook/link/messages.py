@@ -21,7 +21,7 @@ from ..checks import check
 from .payload import packed_bytes
 
 MAGIC = b"SNNB"
-VERSION = 2
+VERSION = 3
 #: Largest payload in bytes; 128 Mbit of spikes.
 MAX_PAYLOAD = 2**24
 #: The sender wants the answer (a device that drives itself); without it the answer goes to whoever asked.
@@ -37,7 +37,7 @@ HEADER_BYTES = _HEADER.size + _CRC.size
 class Kind(IntEnum):
     """What a message is for."""
 
-    HELLO = 1  # device → server: my part, T, shape; server → device: number of parts, T, steps wanted first
+    HELLO = 1  # device → server: my part, T, shape, fleet in ``sample``; back: number of parts, T, steps wanted first
     ASK = 2  # client → server: infer this sample
     TRIGGER = 3  # server → device: compute these steps of this sample
     FEATURES = 4  # device → server: packed spikes, or coded ones where that is shorter

@@ -21,10 +21,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import store
 from .answers import Answer
 from .assembly import Assembly, Open
-from .folder import Plan, read_plan
+from .folder import Plan, read_plan, read_server
 from .keys import may_be
 from .messages import WANTS_ANSWER, BadMessage, Kind, Message, decode, encode
 from .transport import SILENCE_MS, Listener
@@ -123,12 +122,12 @@ class Server:
             self._error(peer, f"the key of {name} is not that of part {m.part}")
 
     def _hello(self, peer: bytes, m: Message) -> None:
-        """A device of the right part, shape and T is registered; the last one of a part is the one that counts."""
+        """A device that belongs here is registered; the last one of a part is the one that counts."""
         shapes, T = self.plan.shapes, self.plan.time_steps
-        if m.part >= len(shapes) or (m.shape, m.steps) != (shapes[m.part], T):
+        wrong = self._stranger(m)
+        if wrong:
             self.counts["refused hello"] += 1
-            due = f"{shapes[m.part]}, T = {T}" if m.part < len(shapes) else f"parts 0 to {len(shapes) - 1}"
-            self._error(peer, f"part {m.part} with {m.shape}, T = {m.steps}, is not expected here: {due}")
+            self._error(peer, wrong)
             return
         arrives = self.where.get(m.part) != peer
         self.arrivals[m.part] += arrives
@@ -137,6 +136,16 @@ class Server:
         self._send(peer, Message(Kind.HELLO, part=len(shapes), first=self.plan.steps_at_first, steps=T))
         for sample in self.assembly.open.values() if arrives else ():
             self._remind(sample, [m.part])
+
+    def _stranger(self, m: Message) -> str:
+        """Why the device that says hello does not belong here: part, shape, T, weights. "" if it does."""
+        shapes, T = self.plan.shapes, self.plan.time_steps
+        if m.part >= len(shapes) or (m.shape, m.steps) != (shapes[m.part], T):
+            due = f"{shapes[m.part]}, T = {T}" if m.part < len(shapes) else f"parts 0 to {len(shapes) - 1}"
+            return f"part {m.part} with {m.shape}, T = {m.steps}, is not expected here: {due}"
+        if m.sample != self.plan.fleet:
+            return f"part {m.part} is of fleet {m.sample} and this server of {self.plan.fleet}: copy its file anew"
+        return ""
 
     def _trigger(self, sample: int, parts: Sequence[int], first: int, steps: int) -> int:
         """Ask devices for steps [first, first + steps); bit mask of those that could be asked."""
@@ -306,7 +315,7 @@ def serve(
     """
     plan = read_plan(folder)
     plan = plan if deadline is None else Plan(**{**vars(plan), "deadline": deadline})
-    module, _ = store.load(Path(folder) / "server.safetensors")
+    module = read_server(folder, plan)
     listener = Listener(address, keys)
     try:
         server = Server(plan, module, listener)
