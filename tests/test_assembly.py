@@ -224,7 +224,7 @@ def test_any_order_and_any_repetition(sent):
     ({"shapes": ((1, 1),)}, "shape = "), ({"shapes": ((0, 1, 1),)}, "shape = "), ({"time_steps": 0}, "time_steps = 0"),
     ({"deadline": 0}, "deadline = 0"), ({"in_flight": 0}, "in_flight"), ({"emits": (1.0,)}, "emits"),
     ({"first_steps": 5}, "first_steps = 5 is not allowed: 0 to 4"), ({"confidence": 1.1}, "confidence"),
-    ({"version": 1}, "version = 1 is not allowed: 2"),
+    ({"version": 1}, "version = 1 is not allowed: 3"),
 ])  # fmt: skip
 def test_plans_are_checked(change, match):
     with pytest.raises(ValueError, match=match):

@@ -135,10 +135,10 @@ def test_files_run_apart(net, tmp_path):
     new, report = compress(net, SHAPE, 6, 8)
     new = settled(new)
     paths = export(new, report, tmp_path, {"dataset": "none"})
-    (device, about), (server, _) = (store.load(path) for path in paths)
+    (device, about), (server, other) = (store.load(path) for path in paths)
     assert [path.name for path in paths] == ["device.safetensors", "server.safetensors"]
     expected = {"time_steps": 3, "payload": list(report.payload), "split_point": 6, "dataset": "none", "part": "device"}
-    assert about == expected
+    assert about.pop("network") == other["network"] == store.digest(new.state_dict()) and about == expected
     x = images(1)
     with torch.no_grad():
         assert torch.equal(server([device(x)]), new(x))

@@ -51,7 +51,7 @@ def features(steps=2, shape=(3, 2, 2), **other) -> Message:
 def test_layout_by_hand():
     """Every byte of one message, written out."""
     m = Message(Kind.FEATURES, 0x0102030405060708, 0x0A0B, 1, 2, (3, 4, 5), 0x01020304, WANTS_ANSWER, b"\xff" * 15)
-    head = bytes.fromhex("534e4e42 02 04 0b0a 0807060504030201 0100 0200 0300 0400 0500 0100 04030201 0f000000")
+    head = bytes.fromhex("534e4e42 03 04 0b0a 0807060504030201 0100 0200 0300 0400 0500 0100 04030201 0f000000")
     crc = struct.pack("<I", zlib.crc32(head + m.payload))
     assert encode(m) == head + crc + m.payload
     assert HEADER_BYTES == len(head) + 4 == 40
@@ -123,7 +123,7 @@ def test_an_old_version_is_told_apart_from_a_flipped_bit():
     data = bytearray(encode(features()))
     data[4] = 0
     assert reason(bytes(data)) == "crc"
-    with pytest.raises(BadMessage, match="version 0; this side speaks 2"):
+    with pytest.raises(BadMessage, match="version 0; this side speaks 3"):
         decode(g.checked(bytes(data)))
 
 

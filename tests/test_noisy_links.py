@@ -11,15 +11,17 @@ import torch
 from scipy.stats import entropy
 from tiny import blobs, same_state
 
-from snnbook import params
-from snnbook.bottleneck.codec import compress, head
+from snnbook import params, store
+from snnbook.bottleneck.baseline import recode
+from snnbook.bottleneck.codec import compress, export, head
+from snnbook.bottleneck.layers import NoisyCodes, random_mask
 from snnbook.bottleneck.selection import Candidate
 from snnbook.bottleneck.sizes import pack_codes
 from snnbook.experiments import coded_spikes, early_exit, halves, noisy_links, noisy_networks
 from snnbook.experiments.samples import spread
 from snnbook.experiments.spike_bottlenet import experiment
-from snnbook.link.channels import Noisy, analogue, bsc, channel
-from snnbook.link.coding import Penalty, encode, fit, sizes
+from snnbook.link.channels import analogue, bsc, channel
+from snnbook.link.coding import encode, fit, sizes
 from snnbook.link.messages import HEADER_BYTES
 from snnbook.link.protection import Protection
 
@@ -45,7 +47,7 @@ def nets(e):
 def test_all_contenders_send_equally_many_bits(e, nets):
     for name, net in nets.items():
         spikes = halves.sent(net, e)
-        assert len(spikes) == {"4 bits": 4}.get(name, 1 if "bit" in name else 2)
+        assert len(spikes) == (4 if "4 bits" in name else 1 if "1 bit" in name else 2)
         assert spikes.dtype == torch.uint8 and set(spikes.unique().tolist()) <= {0, 1}
         assert 0.1 < spikes.float().mean() < 0.9 and spikes.float().var(1).mean() > 0.1  # they differ by sample
         assert spikes.shape[1] == len(e.data.test) and halves.bits_sent(net, spikes) == 64
@@ -55,15 +57,15 @@ def test_all_contenders_send_equally_many_bits(e, nets):
 def test_training_with_noise_makes_another_network_from_the_same_start(e, nets):
     assert nets["spikes"] is e.compressed(CUT)[0] and nets["1 bit"] is e.bottlenet(2, 4, 1, 1)[0]
     assert not same_state(nets["spikes"], nets["spikes, noise"]) and not same_state(nets["1 bit"], nets["1 bit, noise"])
-    assert isinstance(nets["spikes, noise"].body.encoder[-1], Noisy)
-    assert noisy_networks.spiking(e, CUT, penalty=0.3) is not nets["spikes"]
-    encoder = noisy_networks.spiking(e, CUT, penalty=0.3).body.encoder
-    assert any(isinstance(m, Penalty) and m.weight == 0.3 for m in encoder)
+    assert not same_state(nets["4 bits"], nets["4 bits, noise"])
+    assert not same_state(noisy_networks.spiking(e, CUT, penalty=0.3), nets["spikes"])
     again = noisy_networks.spiking(e, CUT, channel("bsc", ber=0.1))  # out of the cache
     assert same_state(again, nets["spikes, noise"])
 
 
-@pytest.mark.parametrize("name", ["spikes", "spikes, noise", "mask", "1 bit", "1 bit, noise", "4 bits"])
+@pytest.mark.parametrize(
+    "name", ["spikes", "spikes, noise", "mask", "1 bit", "1 bit, noise", "4 bits", "4 bits, noise"]
+)
 def test_halves_answer_like_the_whole_network(e, nets, name):
     net, x = nets[name].eval(), e.data.normalise(e.data.test.x)
     with torch.no_grad():
@@ -165,22 +167,52 @@ def test_other_noise_falls_on_each_bit_as_the_channel_draws_it(e, nets):
     assert torch.equal(noisy_links.through(link, nets["4 bits"], bits, torch.Generator().manual_seed(1)), drawn)
 
 
-def test_noise_in_the_training_of_numbers_is_refused(e):
-    """A bit channel would turn a value v to 1 − v: all of its bits at once."""
-    with pytest.raises(ValueError, match=r"^bits = 8 is not allowed: 1 where there is noise in training"):
-        noisy_networks.codes(e, CUT, 8, channel("bsc", ber=0.1))
+def test_noise_on_codes_flips_each_of_their_bits(e):
+    """Against the bits of the codes by hand; and gradients pass."""
+    layer, n = NoisyCodes(3, channel("bsc", ber=0.2)), 20_000
+    codes = torch.randint(0, 8, (n, 1, 1, 1), generator=torch.Generator().manual_seed(0))
+    x = (codes / 7).requires_grad_()
+    torch.manual_seed(0)
+    found = layer(x)
+    found.sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x)) and layer.eval()(x) is x
+    arrived = (found.detach() * 7).round().long()
+    assert torch.allclose(found, arrived / 7, atol=1e-6)
+    for k in range(3):
+        wrong = ((arrived ^ codes) >> k & 1).double().mean().item()
+        assert abs(wrong - 0.2) < 5 * math.sqrt(0.2 * 0.8 / n)
+
+
+def test_lost_packets_take_elements_and_not_planes():
+    """A packet of eight bits is one element of eight bits, or two of four."""
+    for bits, together in ((8, 1), (4, 2)):
+        layer, top = NoisyCodes(bits, channel("packet_erasure", loss=0.5, packet_bits=8)), 2**bits - 1
+        torch.manual_seed(1)
+        found = (layer(torch.ones(500, 2, 1, 1)) * top).round()
+        assert set(found.unique().tolist()) == {0.0, top} and abs(found.mean() / top - 0.5) < 0.1
+        assert torch.equal(found[:, 0], found[:, 1]) == (together == 2)
+
+
+@pytest.mark.parametrize("name", ["spikes", "spikes, noise", "mask", "priced"])
+def test_what_was_trained_for_a_noisy_link_is_written_as_two_files(e, nets, tmp_path, name):
+    net = noisy_networks.spiking(e, CUT, penalty=0.3) if name == "priced" else nets[name]
+    _, report = compress(e.backbone(2), e.data.shape, *CUT[:3])
+    device, server = (store.load(path)[0] for path in export(net.cpu().eval(), report, tmp_path))
+    x = e.data.normalise(e.data.test.x)[:1]
+    with torch.no_grad():
+        assert torch.equal(server([device(x)]), net(x))
 
 
 def test_a_mask_keeps_its_share_and_is_the_same_on_both_sides(e, nets):
-    mask = noisy_networks.Mask((3, 4, 5), 0.25, seed=1)
-    assert mask.places.sum() == 15 and torch.equal(mask.places, noisy_networks.Mask((3, 4, 5), 0.25, seed=1).places)
-    assert not torch.equal(mask.places, noisy_networks.Mask((3, 4, 5), 0.25, seed=2).places)
+    mask = random_mask((3, 4, 5), 0.25, seed=1)
+    assert mask.places.sum() == 15 and torch.equal(mask.places, random_mask((3, 4, 5), 0.25, seed=1).places)
+    assert not torch.equal(mask.places, random_mask((3, 4, 5), 0.25, seed=2).places)
     assert torch.equal(mask(torch.ones(2, 3, 4, 5)), mask.places.expand(2, 3, 4, 5))
     spikes, places = halves.sent(nets["mask"], e).float(), nets["mask"].body.decoder[0].places
     flipped = torch.where(places == 0, 1 - spikes, spikes)  # what is not sent cannot arrive wrong
     assert torch.equal(halves.answers(nets["mask"], flipped), halves.answers(nets["mask"], spikes))
     with pytest.raises(ValueError, match="keep"):
-        noisy_networks.Mask((1, 1, 1), 0.0)
+        random_mask((1, 1, 1), 0.0)
 
 
 def test_names_of_noise_levels():
@@ -230,7 +262,21 @@ def test_coded_accuracy_falls_from_that_of_the_network_to_that_of_silence(e, net
     assert table.loc[("spikes", 0.45), "accuracy"] == pytest.approx(silent)
     assert table.loc[("jpeg", 0.45), "accuracy"] == pytest.approx(1 / e.data.n_classes)
     assert table.loc[("spikes", 0.0), "bits"] == 2 * (64 + 32) and table["packet"].tolist() == [1, 1, 0, 0]
-    assert table.loc[("jpeg", 0.0), "bits"] > 10 * table.loc[("spikes", 0.0), "bits"]  # header and all
+    files = recode(e.data.test.x, "jpeg", 75)[1]
+    assert 100 < files.max() <= noisy_links.PACKET_BYTES  # one packet of its own for each image
+    assert table.loc[("jpeg", 0.0), "bits"] == 2 * 8 * (files.max() + 4)
+
+
+def test_long_files_take_packets_of_the_longest_and_need_all_of_them(e, nets, monkeypatch):
+    """Files of 100 and of 1000 bytes: packets of 334 bytes, one and three of them."""
+    files, hits = np.array([100, 1000]), np.array([True, True])
+    monkeypatch.setattr(noisy_links, "_jpeg", lambda e, quality: (hits, files))
+    monkeypatch.setattr(noisy_links, "packets_right", lambda code, *rest: 0.5 if code.payload_bytes == 334 else 1.0)
+    table = noisy_links.coded(nets["spikes"], e, [0.5], [0.1], packets=1).set_index("network")
+    assert table["packet"].to_dict() == {"spikes": 1, "jpeg": 0.5}
+    assert table.loc["jpeg", "bits"] == 2 * 2 * 8 * (334 + 4)
+    shares, guess = (0.5 + 0.125) / 2, 1 / e.data.n_classes
+    assert table.loc["jpeg", "accuracy"] == pytest.approx(shares + (1 - shares) * guess)
 
 
 def test_payloads_of_several_packets_lose_what_their_lost_packets_carry(e, monkeypatch):

@@ -15,7 +15,8 @@ import torch
 from tiny import blobs, lively
 
 from snnbook import store
-from snnbook.bottleneck.backbone import backbone
+from snnbook.bottleneck import baseline
+from snnbook.bottleneck.backbone import backbone, twin
 from snnbook.bottleneck.codec import compress
 from snnbook.experiments import spike_fleet
 from snnbook.link.client import Client
@@ -77,6 +78,12 @@ def test_halves_answer_as_the_whole_network_in_every_bit(spikes, net, x, data):
     assert expected.shape == (3, SAMPLES, 3) and expected.std() > 0
     assert torch.equal(answers(folder), expected)
     assert torch.equal(read_labels(folder), data.test.y[:SAMPLES])
+
+
+def test_codes_of_an_ann_are_no_spikes(data, tmp_path):
+    ann = twin(n_classes=3, shape=SHAPE, width=1 / 16, blocks=(1, 1))
+    with pytest.raises(ValueError, match="net.time_steps = None is not allowed: a spiking network"):
+        spike_fleet.write(tmp_path, baseline.compress(ann, data.shape, 2, 4)[0], data)
 
 
 def test_images_are_sent_as_their_raw_bytes(pixels, whole, x, data):

@@ -186,6 +186,9 @@ class Server(nn.Module):
 def export(net: Network, sent: Report, folder: Path | str, about: dict | None = None) -> tuple[Path, Path]:
     """Write a network with a codec as two files that run apart, ``device.safetensors`` and ``server.safetensors``.
 
+    Both name the weights of the whole network by a digest, ``network``: two files with another one do not belong
+    together.
+
     Args:
         net: spiking network with a codec.
         sent: its report.
@@ -196,6 +199,7 @@ def export(net: Network, sent: Report, folder: Path | str, about: dict | None = 
         Both paths.
     """
     shared = {"time_steps": net.time_steps, "payload": list(sent.payload), "split_point": sent.split_point}
+    shared["network"] = store.digest(store.weights(net))
     parts = {"device": head(net), "server": Server(tail(net), sent.payload)}
     return tuple(
         store.save(Path(folder) / f"{name}.safetensors", part, {**(about or {}), **shared, "part": name})

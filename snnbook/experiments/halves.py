@@ -7,10 +7,10 @@ from torch import Tensor
 
 from ..bottleneck.baseline import Quantise
 from ..bottleneck.codec import head, tail
+from ..bottleneck.layers import Mask, planes, values
 from ..data import Split
 from ..network import Network
 from ..train import pick_device
-from .noisy_networks import Mask
 from .spike_bottlenet import SpikeBottleNet
 
 #: Samples of a batch on either half.
@@ -28,8 +28,8 @@ def sent(net: Network, e: SpikeBottleNet, split: str | Split = "test") -> Tensor
 
     Codes of an ANN are bit planes, the highest first: there T stands for the bits of an element.
     """
-    values = put_out(net, e, split)
-    return values.to(torch.uint8) if net.time_steps else _planes(quantiser(net).codes(values), quantiser(net).bits)
+    found = put_out(net, e, split)
+    return found.to(torch.uint8) if net.time_steps else planes(quantiser(net).codes(found), quantiser(net).bits)
 
 
 def put_out(net: Network, e: SpikeBottleNet, split: str | Split = "test") -> Tensor:
@@ -45,21 +45,10 @@ def quantiser(net: Network) -> Quantise:
     return next(m for m in net.body.encoder if isinstance(m, Quantise))
 
 
-def _planes(codes: Tensor, bits: int) -> Tensor:
-    """Codes [...] as bits [b, ...], the highest first."""
-    return torch.stack([codes >> k & 1 for k in reversed(range(bits))])
-
-
-def _values(planes: Tensor) -> Tensor:
-    """Bits [b, ...] as the values of codes [...], 0 to 1; of probabilities of bits what is expected."""
-    weights = 2.0 ** torch.arange(len(planes) - 1, -1, -1, device=planes.device)
-    return torch.tensordot(weights, planes.float(), 1) / (2 ** len(planes) - 1)
-
-
 def answers(net: Network, received: Tensor, device: str = "cpu") -> Tensor:
     """Logits [T, N, K] of the server for bits [T, N, c', h', w'] as they were received; of an ANN [1, N, K]."""
     if net.time_steps is None:
-        return answers_to_values(net, _values(received), device)
+        return answers_to_values(net, values(received), device)
     server = tail(net).eval().to(device)
     with torch.no_grad():
         return torch.cat([server(part.float().to(device)).cpu() for part in received.split(BATCH, 1)], 1)

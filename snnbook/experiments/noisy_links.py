@@ -16,13 +16,13 @@ import torch
 from torch import Generator, Tensor
 
 from ..bottleneck import baseline
+from ..bottleneck.layers import Mask
 from ..checks import check
 from ..link.channels import Channel, bsc, channel
 from ..link.protection import Protection, bit_logits
 from ..network import Network
 from ..train import pick_device
 from .halves import BATCH, answers, answers_to_values, bits_sent, put_out, quantiser, right, sent
-from .noisy_networks import Mask
 from .spike_bottlenet import SpikeBottleNet
 
 #: Data bytes of a packet under an error-correcting code at most.
@@ -179,8 +179,8 @@ def coded(
     """Expected accuracy of spikes, and of JPEG images, in CRC-checked packets under an LDPC code over a BSC.
 
     A payload of spikes is one packet, or as few equal ones as ``PACKET_BYTES`` allows; of a lost one the server sees
-    silence. An image takes as many packets of the same size as its file fills; unless all are right, its class is
-    guessed.
+    silence. Image files have packets of one size too, that of the longest file's; an image takes as many as its own
+    file fills, and unless all are right, its class is guessed.
 
     Args:
         net: spiking network with a codec.
@@ -200,18 +200,24 @@ def coded(
     image_right, files = _jpeg(e, quality)
     size = -(-spikes[:, 0].numel() // 8)
     for rate in rates:
-        code = Protection(size, rate, packet_bytes=min(size, PACKET_BYTES))
-        one = Protection(code.data_bytes, rate, packet_bytes=code.data_bytes)
-        count = -(-files // code.data_bytes)  # packets of each image
+        code = Protection(size, rate, packet_bytes=PACKET_BYTES)
+        one, of_image = (_packet(size, rate), _packet(int(files.max()), rate))
+        count = -(-files // of_image.data_bytes)  # packets of each image
         for ber in bers:
-            q = packets_right(one, ber, packets, seed)
-            complete = q**count
+            q, image_q = (packets_right(packet, ber, packets, seed) for packet in (one, of_image))
+            complete = image_q**count
             guessed = complete * image_right + (1 - complete) / e.data.n_classes
             several = code.packets > 1  # of one the expectation is exact
             reached = _with_packets_lost(net, e, spikes, code, q, seed) if several else q * whole + (1 - q) * silent
             rows.append(("spikes", rate, code.bits, ber, q, reached))
-            rows.append(("jpeg", rate, one.bits * count.mean(), ber, q, guessed.mean()))
+            rows.append(("jpeg", rate, of_image.bits * count.mean(), ber, image_q, guessed.mean()))
     return pd.DataFrame(rows, columns=["network", "rate", "bits", "level", "packet", "accuracy"])
+
+
+def _packet(size: int, rate: float) -> Protection:
+    """One of the equal packets into which ``size`` bytes are cut."""
+    data = Protection(size, rate, packet_bytes=PACKET_BYTES).data_bytes
+    return Protection(data, rate, packet_bytes=data)
 
 
 def _with_packets_lost(

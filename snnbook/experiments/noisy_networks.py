@@ -1,20 +1,19 @@
 """Networks that send equally many bits over a noisy link: spikes, codes of an ANN, and bits that chance chose.
 
-Each is trained with noise behind its encoder or without.
+Each is trained with noise behind its encoder or without. Layers that act in training alone are gone afterwards.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import replace
 from functools import partial
 
-import torch
-from torch import Generator, Tensor, nn
+from torch import nn
 
 from ..bottleneck import baseline
 from ..bottleneck.codec import compress
+from ..bottleneck.layers import NoisyCodes, random_mask
 from ..bottleneck.selection import Candidate
 from ..cache import trained
 from ..checks import check
@@ -23,27 +22,6 @@ from ..link.coding import Penalty
 from ..network import Network
 from ..side_by_side import together
 from .spike_bottlenet import SpikeBottleNet
-
-
-class Mask(nn.Module):
-    """A fixed random choice of places: the others are 0, and are not sent.
-
-    Args:
-        shape: (c', h', w').
-        keep: share of places that stay, above 0, at most 1.
-        seed: of the choice.
-    """
-
-    def __init__(self, shape: tuple[int, int, int], keep: float, seed: int = 0):
-        super().__init__()
-        check("keep", keep, 0 < keep <= 1, "above 0, at most 1")
-        order = torch.rand(math.prod(shape), generator=Generator().manual_seed(seed)).argsort()
-        places = torch.zeros(math.prod(shape)).index_fill(0, order[: round(keep * len(order))], 1.0)
-        self.register_buffer("places", places.view(shape))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., c', h', w'] with zeros outside the chosen places."""
-        return x * self.places
 
 
 def step_bits(e: SpikeBottleNet, candidate: Candidate) -> int:
@@ -60,7 +38,10 @@ def _with(net: Network, *layers: nn.Module) -> Network:
 
 
 def _tuned(net: Network, e: SpikeBottleNet) -> Network:
+    """``net``, fine-tuned, and without the layers of its encoder that only a training needs."""
     trained(net, e.data, replace(e.fine_tuning, seed=e.seed), device=e.device)
+    stays = [layer for layer in net.body.encoder if not isinstance(layer, Noisy | NoisyCodes | Penalty)]
+    net.body.encoder = nn.Sequential(*stays)
     return net
 
 
@@ -87,16 +68,14 @@ def codes(e: SpikeBottleNet, candidate: Candidate, bits: int = 1, channel: Chann
     BottleNet++'s three steps, the last two with ``channel`` behind the encoder.
 
     Raises:
-        ValueError: if the map at the split point does not have so many channels; for a channel and elements of several
-            bits: the encoder puts those out as numbers, and a channel acts on bits.
+        ValueError: if the map at the split point does not have so many channels.
     """
-    check("bits", bits, channel is None or bits == 1, "1 where there is noise in training")
     split_point, channels, stride, T = candidate
     wide = max(1, channels * T // bits)
     if channel is None:
         return e.bottlenet(split_point, wide, stride, bits)[0]
     net, _ = baseline.compress(e.ann(), e.data.shape, split_point, wide, stride, bits=bits, seed=e.seed)
-    net = _with(net, Noisy(channel))
+    net = _with(net, NoisyCodes(bits, channel))
     with baseline.frozen(net):
         trained(net, e.data, replace(e.codec_training, seed=e.seed), device=e.device)
     return _tuned(net, e)
@@ -110,7 +89,7 @@ def masked(e: SpikeBottleNet, candidate: Candidate, keep: float = 0.25, channel:
     split_point, channels, stride, T = candidate
     wide = round(channels / keep)
     net, report = compress(e.backbone(T), e.data.shape, split_point, wide, stride, seed=e.seed)
-    mask = Mask(report.payload, keep, e.seed)
+    mask = random_mask(report.payload, keep, e.seed)
     net = _with(net, Noisy(channel))
     net.body.decoder = nn.Sequential(mask, *net.body.decoder)  # the server knows which places are not sent
     return _tuned(net, e)
@@ -121,8 +100,8 @@ def contenders(
 ) -> dict[str, Network]:
     """The networks of a sweep over noise, trained side by side: name to network.
 
-    "spikes" and "1 bit" (codes), each also trained with ``channel`` ("…, noise"); "mask" (:func:`masked` with
-    ``keep``); codes of ``bits`` bits ("8 bits").
+    "spikes", "1 bit" and codes of ``bits`` bits ("8 bits"), each also trained with ``channel`` ("…, noise"), and "mask"
+    (:func:`masked` with ``keep``).
     """
     together([partial(e.backbone, candidate.time_steps), e.ann])
     calls = {
@@ -132,6 +111,7 @@ def contenders(
         "1 bit": partial(codes, e, candidate),
         "1 bit, noise": partial(codes, e, candidate, 1, channel),
         f"{bits} bits": partial(codes, e, candidate, bits),
+        f"{bits} bits, noise": partial(codes, e, candidate, bits, channel),
     }
     return dict(zip(calls, together(list(calls.values())), strict=True))
 

@@ -104,8 +104,9 @@ def write(folder: Path | str, net: Network, data: Data, samples: int = 100, **pl
         plan: further fields of :class:`snnbook.link.folder.Plan`, for instance ``deadline`` in seconds.
 
     Raises:
-        ValueError: for a network without codec.
+        ValueError: for a network without codec, or an ANN, whose codes are no spikes.
     """
+    check("net.time_steps", net.time_steps, net.time_steps is not None, "a spiking network")
     net = net.cpu().eval()
     x, y = _test_images(data, samples)
     with torch.no_grad():

@@ -16,6 +16,7 @@ NETWORK_NAMES = {
     "1 bit": "1-bit ANN",
     "1 bit, noise": "1-bit ANN, trained with noise",
     "8 bits": "8-bit ANN",
+    "8 bits, noise": "8-bit ANN, trained with noise",
     "sparse": "spikes, trained with a price on bits",
 }
 
