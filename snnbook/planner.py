@@ -499,7 +499,8 @@ def over_floors(plans: Sequence[Deployment], setting: Situation, needs: Needs = 
         The columns of :func:`ranges` with ``floor_low`` and ``floor_high`` before them.
     """
     steps = sorted({plan.accuracy for plan in plans if plan.accuracy > needs.accuracy})
-    check("accuracy", needs.accuracy, bool(steps), "below that of the best plan")
+    most = max(plan.accuracy for plan in plans)
+    check("accuracy", needs.accuracy, bool(steps), f"below that of the best plan, {most:g}")
     parts = []
     for below, floor in zip([needs.accuracy, *steps], steps, strict=False):
         rows = ranges(plans, setting, replace(needs, accuracy=floor), **options)

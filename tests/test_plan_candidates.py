@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ from snnbook.counts import count
 from snnbook.experiments import plan_candidates as candidates
 from snnbook.models import build
 from snnbook.params import ConversionBenchmark, Planner
-from snnbook.runs import Run
+from snnbook.runs import ROOT, Run
+from snnbook.splitting import devices
 
 
 def test_changed_parameters_are_read_and_checked():
@@ -149,6 +151,23 @@ def test_recorded_split_keeps_its_sum_and_its_largest(records):
         each = [getattr(part, field) for part in split.parts]
         assert sum(each) == pytest.approx(total) and max(each) == pytest.approx(total / 2.5)
     assert np.isnan(split.parts[0].paper_joules)
+
+
+def test_the_commands_of_the_chapter_find_plans_in_what_is_recorded():
+    """The command lines of chapter 40 name floors and a deadline that some recorded plan holds."""
+    cells = json.loads((ROOT / "notebooks" / "40_planner.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    commands = [dict(re.findall(r"-p (\w+) ([\w.]+)", block)) for block in text.split("python -m snnbook run")[1:]]
+    commands = [given for given in commands if "lowest_floor" in given]
+    assert {given["dataset"] for given in commands} == {"cifar10", "cifar100"}
+    for given in commands:
+        values = {k: float(v) if v[0].isdigit() else v for k, v in given.items()}
+        p = Planner(**values | {"source": str(ROOT / "results")})
+        plans, setting = candidates.collect(p), planner.Situation(
+            devices.device(p.profile), planner.radio(p.radio, p.rate, 8 * p.header_bytes, p.shared),
+            devices.device(p.server).mac_rate)  # fmt: skip
+        assert planner.best(plans, setting, planner.Needs(p.floor, seconds=p.deadline)).accuracy >= p.floor
+        assert len(planner.over_floors(plans, setting, planner.Needs(p.lowest_floor)))
 
 
 def test_source_and_data_set_choose_the_plans(records):

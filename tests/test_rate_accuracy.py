@@ -312,7 +312,9 @@ def test_what_the_text_says_of_recorded_runs():
     found = {"short": run_of([3, 4, 6, 3], cells), "small": run_of([1, 1, 1, 1], cells)}
     for manifest, _ in found.values():
         manifest["parameters"] |= {"warm_epochs": 8, "epochs": 4, "codec_epochs": 2, "fine_tune_epochs": 1}
+        manifest["parameters"] |= {"window": 1.5, "lr": 0.3, "ann_lr": 0.1, "fine_tune_lr": 0.05, "label_smoothing": 0}
     wide, small = recorded_payloads.in_words(found).split("Run ")[1:]
     assert wide.startswith("short: cifar100, 0.25 of the width, 8 epochs at T = 1 and 4 more")
-    assert "1 epoch with the codec, before it 2 of codes" in wide
+    assert "1 epoch with the codec, before it 2 of codes on their own; δ = 1.5, learning rates 0.3 for spikes" in wide
+    assert "0.1 for the ANN, 0.05 with a codec, labels smoothed by 0; its backbone has" in wide
     assert "50.00 % at T = 2 (paper: 74.69 %), 62.50 % at T = 8." in wide and "paper" not in small

@@ -55,7 +55,9 @@ def in_words(found: Mapping[str, tuple[dict, dict]]) -> str:
         said.append(f"Run {name}: {given['dataset']}, {given['width']:g} of the width, "
                     f"{_epochs(given['warm_epochs'])} at T = 1 and {given['epochs']} more at its own T, "
                     f"{_epochs(given['fine_tune_epochs'])} with the codec, before it {given['codec_epochs']} of codes "
-                    f"on their own; its backbone has {', '.join(reached)}.")  # fmt: skip
+                    f"on their own; δ = {given['window']:g}, learning rates {given['lr']:g} for spikes, "
+                    f"{given['ann_lr']:g} for the ANN, {given['fine_tune_lr']:g} with a codec, labels smoothed by "
+                    f"{given['label_smoothing']:g}; its backbone has {', '.join(reached)}.")  # fmt: skip
     return " ".join(said) if said else "No run of it is recorded yet."
 
 
