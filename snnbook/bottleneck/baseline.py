@@ -115,6 +115,14 @@ def frozen(net: Network) -> Iterator[None]:
             m.momentum = momentum
 
 
+def check_pictures(images: Tensor) -> None:
+    """Refuse what image codecs do not take: anything but uint8 [N, C, H, W] with one channel (grey) or three (RGB)."""
+    check("images", images.dtype, images.dtype == torch.uint8, "torch.uint8")
+    there = images.ndim == 4 and len(images) > 0
+    check("images", tuple(images.shape), there, "a batch [N, C, H, W] of at least one image")
+    check("channels", images.shape[1], images.shape[1] in (1, 3), "1 or 3, as image files have them")
+
+
 def recode(images: Tensor, codec: str, quality: int = 90) -> tuple[Tensor, Tensor]:
     """Send images through an image codec.
 
@@ -131,10 +139,7 @@ def recode(images: Tensor, codec: str, quality: int = 90) -> tuple[Tensor, Tenso
     """
     check_choice("codec", codec, IMAGE_CODECS)
     check("quality", quality, 0 <= quality <= 100, "0 to 100")
-    check("images", images.dtype, images.dtype == torch.uint8, "torch.uint8")
-    there = images.ndim == 4 and len(images) > 0
-    check("images", tuple(images.shape), there, "a batch [N, C, H, W] of at least one image")
-    check("channels", images.shape[1], images.shape[1] in (1, 3), "1 or 3")
+    check_pictures(images)
     kind, options = IMAGE_CODECS[codec]
     options = options if kind == "PNG" else {**options, "quality": quality}
     mode, decoded, sizes = {1: "L", 3: "RGB"}[images.shape[1]], [], []
