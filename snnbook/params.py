@@ -308,13 +308,6 @@ class BottleneckNetworks(Params):
     out_dir: str = out_dir_field()
 
 
-def device_profiles() -> tuple[str, ...]:
-    """Names of the device profiles that come with the package."""
-    from .splitting.devices import profiles
-
-    return tuple(profiles())
-
-
 @dataclass(frozen=True)
 class Placement(PrunedNetworks):
     """Chapter 22: devices, placements and what they decide."""
@@ -325,8 +318,7 @@ class Placement(PrunedNetworks):
     zeta_min: float = field(60.0, "last threshold that it tries", low=-100, high=120)
     profiles: list[str] = field(
         ["raspberry_pi_4b", "microcontroller", "phone", "jetson_nano"],
-        "profiles that a fleet is dealt from",
-        choices=device_profiles,
+        "profiles of a fleet by name or .toml path",
     )
     memory_share: float = field(0.95, "memory of a device as a share of the largest sub-model at the first zeta",
                                 low=0.001, high=1e9)  # fmt: skip
@@ -337,6 +329,12 @@ class Placement(PrunedNetworks):
     )
     numbers: list[int] = field([1, 3, 5, 7, 9], "numbers of devices to compare", low=1, high=64)
     instances: int = field(100, "random instances over which greedy meets the optimum", low=1, high=100000)
+
+    def __post_init__(self) -> None:
+        from .splitting.devices import kinds
+
+        super().__post_init__()
+        kinds(self.profiles)
 
 
 @dataclass(frozen=True)

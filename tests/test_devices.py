@@ -86,6 +86,12 @@ def test_a_profile_of_ones_own(write):
     assert device(str(write(toml()))).ac_rate == 2.5  # that of MACs where it is not given
 
 
+def test_the_profile_of_the_guide_is_one(write):
+    text = (FOLDER.parent.parent / "book" / "guide.md").read_text(encoding="utf-8")
+    d = device(write(text.split("```toml\n")[1].split("```")[0]))
+    assert d.title == "Board on my desk" and d.joules_per_ac == d.joules_per_mac == 0.8 / d.mac_rate
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -114,6 +120,8 @@ def test_bad_profiles_are_refused_by_name(write, text, message):
 def test_unknown_profiles_are_refused(tmp_path):
     with pytest.raises(ValueError, match="profile = 'abacus' is not allowed: one of jetson_nano"):
         device("abacus")
+    with pytest.raises(ValueError, match="one of jetson_nano.*raspberry_pi_4b, or the path of a .toml file"):
+        device(tmp_path / "abacus.json")
     with pytest.raises(ValueError, match="nowhere.toml.* an existing file"):
         device("nowhere.toml")
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
@@ -129,6 +137,14 @@ def test_fleets_are_numbered_and_dealt_out_in_turn():
     for bad in ((["phone"], 0), ([], 2)):
         with pytest.raises(ValueError, match="not allowed"):
             fleet(*bad)
+
+
+def test_kinds_are_read_once_each_and_told_apart_by_their_names(write, tmp_path):
+    mine = str(write(toml()))
+    assert [d.name for d in devices.kinds(["phone", mine, "jetson_nano", mine])] == ["phone", "mine", "jetson_nano"]
+    (tmp_path / "phone.toml").write_text(toml())
+    with pytest.raises(ValueError, match=r"profiles = \['phone', 'phone'\] .* files of different names"):
+        devices.kinds(["phone", tmp_path / "phone.toml"])
 
 
 def test_memory_can_be_limited():

@@ -87,6 +87,44 @@ def test_the_exact_placement_is_that_of_brute_force(instance, objective):
         assert value(found) == pytest.approx(best, rel=1e-6)
 
 
+def spread(rates, slow, seed, shared):
+    """Three sub-models, four boards with rates from ``rates`` to five times that, and one slow and dear chip.
+
+    The chip is too small for any sub-model; where devices are ``shared``, it holds all, but no board holds two.
+    """
+    rng = np.random.default_rng(seed)
+    boards = [(f"board {i}", 100_000, rates * rng.uniform(1, 5), 1e9) for i in range(4)]
+    fleet = [*boards, ("chip", 300_000 if shared else 10_000, slow, 1e6)]
+    devices = [Device(n, size, 1e12, rate, rate, link, 1 / rate, 1 / rate, 0) for n, size, rate, link in fleet]
+    sizes = rng.integers(55_000, 100_000, 3)
+    demands = [demand(i, int(b), rng.uniform(1e6, 1e8), rng.uniform(1e3, 1e5)) for i, b in enumerate(sizes)]
+    return demands, devices
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("rates, slow", [(5e11, 1e5), (1e12, 1e5), (1e12, 1e8), (1e5, 1e5), (1e5, 1e12)])
+@pytest.mark.parametrize("objective", ["latency", "energy", "devices"])
+def test_the_optimum_is_met_where_devices_differ_by_seven_powers_of_ten(objective, rates, slow, shared):
+    """Beside the pairs with the slow chip, the seconds and joules of all others are below the solver's tolerances."""
+    for seed in range(8):
+        demands, devices = spread(rates, slow, seed, shared)
+        value = values(demands, devices)[objective]
+        best = brute_force(demands, devices, shared, value)
+        assert value(exact(demands, devices, shared, objective)) == pytest.approx(best, rel=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(5, 12), min_size=3, max_size=4), st.integers(0, 99), st.booleans())
+def test_the_optimum_is_met_for_rates_of_any_power_of_ten(powers, seed, shared):
+    rng = np.random.default_rng(seed)
+    devices = [Device(f"d{i}", 1000, 1e9, r, r, 1e3 * r, 1 / r, 1 / r, 0)
+               for i, r in enumerate(10.0 ** np.array(powers) * rng.uniform(1, 5, len(powers)))]  # fmt: skip
+    demands = [demand(i, int(rng.integers(200, 800)), rng.uniform(1e5, 1e8)) for i in range(3)]
+    for objective, value in values(demands, devices).items():
+        best = brute_force(demands, devices, shared, value)
+        assert value(exact(demands, devices, shared, objective)) == pytest.approx(best, rel=1e-5)
+
+
 @settings(max_examples=80, deadline=None)
 @given(instances(), st.sampled_from(list(PLACEMENTS)))
 def test_no_rule_is_ever_over_budget(instance, rule):
@@ -131,11 +169,40 @@ def test_greedy_fails_where_the_optimum_exists():
 
 def test_only_the_exact_placement_says_that_all_together_do_not_fit():
     demands, devices = [demand("a", 6), demand("b", 5)], [device("d", 10), device("e", 4)]
-    with pytest.raises(InfeasiblePlacement, match="each of 2 sub-models fits somewhere, but not all together"):
+    with pytest.raises(InfeasiblePlacement, match="each of 2 sub-models fits somewhere, but not all toge") as raised:
         exact(demands, devices, shared=True)
+    assert "a needs 6 bytes and 10.1 J per sample, fits on d; b needs 5 bytes and 10.1 J" in str(raised.value)
+    assert "all that fit on d need 11 bytes together, and it has 10. Devices" in str(raised.value)
     stuck = "b needs 5 bytes and 10.1 J per sample, and what is left is d: 4 bytes, 990 J per sample; e: 4 bytes"
     with pytest.raises(InfeasiblePlacement, match=stuck):
         greedy(demands, devices, shared=True)
+
+
+def test_the_exact_placement_names_the_budget_that_binds():
+    """Two models of 1000 bytes and 6 mJ on one device with plenty of memory and 10 mJ."""
+    devices, demands = [device("edge", 10**9, 0.010, each=1e-9)], [demand(n, 1000, macs=6e6, bits=0) for n in "ab"]
+    with pytest.raises(InfeasiblePlacement) as raised:
+        exact(demands, devices, shared=True)
+    assert "a needs 1000 bytes and 0.006 J per sample, fits on edge" in str(raised.value)
+    assert "all that fit on edge need 0.012 J per sample together, and it has 0.01." in str(raised.value)
+    assert "bytes together" not in str(raised.value)
+
+
+def test_two_models_that_fit_on_the_same_device_only_are_named_with_it():
+    devices = [device("wide", 10), device("d", 4), device("e", 4)]
+    why = "a needs 6 bytes .* fits on wide; b needs 5 bytes .* fits on wide; c .* fits on wide, d, e. Devices"
+    with pytest.raises(InfeasiblePlacement, match=why):
+        exact([demand("a", 6), demand("b", 5), demand("c", 1)], devices)
+
+
+@settings(max_examples=60, deadline=None)
+@given(instances(most=4))
+def test_where_devices_are_shared_a_sum_always_tells_why(instance):
+    demands, devices, _ = instance
+    try:
+        exact(demands, devices, shared=True)
+    except InfeasiblePlacement as error:
+        assert "no device has that" in str(error) or "together, and it has" in str(error)
 
 
 def test_endless_memory_is_filled_like_any_other():
@@ -190,9 +257,10 @@ def test_a_load_within_the_tolerance_of_the_solver_is_still_over_budget():
 def test_more_sub_models_than_devices_need_shared_ones():
     demands, devices = [demand(i, 3) for i in range(5)], [device("a", 10), device("b", 6)]
     for rule in PLACEMENTS:
-        why = "5 sub-models .* one on each device" if rule.startswith("min") else "what is left is no device"
-        with pytest.raises(InfeasiblePlacement, match=why):
+        why = "^5 sub-models, 2 devices and one on each: share devices or add some. Devices: a: 10 bytes"
+        with pytest.raises(InfeasiblePlacement, match=why) as raised:
             assign(demands, devices, rule)
+        assert len(raised.value.table) == 10
         found = assign(demands, devices, rule, shared=True)
         assert sorted(found) == [0, 0, 0, 1, 1]
 

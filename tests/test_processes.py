@@ -1,7 +1,9 @@
 """Real processes: equal results, dead and hanging devices, garbage, the command line, nothing left running."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,8 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from fleets import make_fleet, make_split, single_process
+from fleets import CLASSES, make_fleet, make_split, single_process
+from safetensors.torch import save_file
 
 from snnbook.__main__ import main
 from snnbook.link.fleet import Fleet
@@ -189,14 +192,44 @@ def test_closing_ends_everything_stopped_devices_too(built):
     fleet.close()
 
 
+FOLDER = """
+import os, signal, sys
+from snnbook.link.folder import fleet_folder
+made = fleet_folder()
+(made / "file").write_text("x")
+print(made, flush=True)
+if sys.argv[1] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("end", ["killed", "ordinary"])
+def test_a_folder_for_one_process_goes_with_it(end):
+    """Jupyter kills kernels that have used a fleet."""
+    done = subprocess.run([sys.executable, "-c", FOLDER, end], capture_output=True, text=True, cwd=ROOT)
+    made, until = Path(done.stdout.strip()), time.monotonic() + 10
+    assert made.name.startswith("snnbook-fleet-") and done.stderr == ""
+    assert end == "killed" or (done.returncode == 0 and not made.exists())
+    while made.exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 # The command line
 
 
 def test_fleet_command_measures_and_writes(built, tmp_path, capsys):
-    out = tmp_path / "t.csv"
-    assert main(["fleet", str(built[0]), "--samples", "4", "--window", "2", "--out", str(out)]) == 0
+    """Labels say that the answers to samples 1 and 3 are right."""
+    _, devices, fuse, x = built
+    folder, out = shutil.copytree(built[0], tmp_path / "fleet"), tmp_path / "t.csv"
+    classes = torch.stack([single_process(devices, fuse, row[None]).mean((0, 1)).argmax() for row in x])
+    labels = (classes + torch.tensor([1, 0, 1, 0, 0, 0])) % CLASSES
+    save_file({"x": x, "y": labels}, folder / "samples.safetensors")
+    assert main(["fleet", str(folder), "--samples", "4", "--window", "2", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     table = pd.read_csv(out)
+    assert printed.endswith("\naccuracy 50.00% (2 of 4 samples)\n")
+    assert table["label"].tolist() == labels[:4].tolist() and table["prediction"].tolist() == classes[:4].tolist()
     assert len(table) == 4 and not table["partial"].any() and (table["mask"] == 0b111).all()
     assert re.search(r"^samples +4", printed) and "latency_p99_ms" in printed
     assert (table["payload_bytes"] == sum(read_plan(built[0]).payload_bytes())).all()
@@ -235,12 +268,18 @@ def test_a_rate_of_nothing_is_refused(built, capsys):
     assert "bits_per_second = 0.0 is not allowed" in capsys.readouterr().err
 
 
+def test_status_of_nobody(capsys):
+    assert main(["status", "tcp://127.0.0.1:9", "--timeout", "0.2"]) == 1
+    said, asked = capsys.readouterr(), "is it running, is tcp://127.0.0.1:9 its address, do the keys fit?"
+    assert said.err == f"snnbook: the server did not answer within 0.2 s: {asked}\n" and not said.out
+
+
 def command(*words) -> subprocess.Popen:
     words = [sys.executable, "-m", "snnbook", *map(str, words)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
-def test_server_device_and_client_by_address_with_keys(tmp_path):
+def test_server_device_and_client_by_address_with_keys(tmp_path, capsys):
     """As on several machines: each command has its own files and its own keys only."""
     net, _, _, x, _ = make_split(tmp_path / "fleet", deadline=30.0)
     keys, folder = tmp_path / "keys", tmp_path / "fleet"
@@ -257,13 +296,21 @@ def test_server_device_and_client_by_address_with_keys(tmp_path):
         device = command("device", there / "part_0.safetensors", there / "samples.safetensors", "--connect", address,
                          "--keys", keys / "part_0", "--samples", 6, "--window", 2)  # fmt: skip
         out, _ = device.communicate(timeout=60)
-        assert device.returncode == 0 and re.search(r"^samples +6", out)
+        assert device.returncode == 0
+        assert re.match(rf"registered as part 0 at {address}\nsamples +6", out) and "accuracy" not in out
+        capsys.readouterr()
+        assert main(["status", address, "--keys", str(keys / "client")]) == 0
+        status = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+        assert list(status) == ["parts", "arrivals", "hellos", "open", "counts"] and status["open"] == "0"
+        assert json.loads(status["arrivals"]) == [1] and json.loads(status["counts"])["answered"] == 6
         assert main(["fleet", str(folder), "--connect", address, "--keys", str(keys / "client"), "--samples", "1",
                      "--out", str(tmp_path / "t.csv")]) == 0  # fmt: skip
-        assert pd.read_csv(tmp_path / "t.csv")["mask"].tolist() == [0]  # the device has left
+        table = pd.read_csv(tmp_path / "t.csv")
+        assert table["mask"].tolist() == [0] and "label" not in table  # the device has left
         server.send_signal(signal.SIGTERM)
         out, _ = server.communicate(timeout=30)
         assert server.returncode == 0 and "'answered': 7" in out
+        assert out.startswith("part 0 came: 1 of 1 devices are here\npart 0 is gone (no connection): 0 of 1 devices")
     finally:
         for process in filter(None, (server, device)):
             process.kill()

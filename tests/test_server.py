@@ -4,17 +4,20 @@ import re
 import shutil
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
-from fleets import CLASSES, T, images, make_fleet, make_split, sensor, serving, single_process, working
+from fleets import CLASSES, T, images, make_fleet, make_split, running, sensor, serving, single_process, working
+from safetensors.torch import save_file
 from torch import nn
 
 from snnbook import store
+from snnbook.link import device as device_module
 from snnbook.link import server as server_module
 from snnbook.link.answers import Answer
 from snnbook.link.client import Client
-from snnbook.link.device import Device, Refused, open_device, walk_part
+from snnbook.link.device import Contact, Device, Refused, open_device, serve_part, walk_part
 from snnbook.link.folder import Sensor, as_sample, part_file, read_labels, read_plan, write_fleet
 from snnbook.link.garbage import checked, garbage
 from snnbook.link.keys import make_keys
@@ -158,8 +161,15 @@ def test_events_and_labels(tmp_path):
     devices, fuse, *_ = make_fleet(tmp_path)
     plan = write_fleet(tmp_path, devices, fuse, events, labels=labels, deadline=2.0)
     assert plan.time_steps == T and torch.equal(read_labels(tmp_path), labels)
+    assert torch.equal(read_labels(tmp_path / "samples.safetensors"), labels)
     assert torch.equal(Sensor(tmp_path / "samples.safetensors")(1), events[1].unsqueeze(1))
     assert as_sample(events[0]).shape == (T, 1, 1, 8, 8)
+
+
+def test_labels_are_one_for_each_sample(tmp_path):
+    save_file({"x": images(3), "y": torch.tensor([1, 0])}, tmp_path / "samples.safetensors")
+    with pytest.raises(ValueError, match=r"labels = \(2,\) is not allowed: \(3,\), one for each sample"):
+        read_labels(tmp_path)
 
 
 def test_folders_that_are_not_in_order(tmp_path, fleet):
@@ -582,6 +592,102 @@ def test_a_device_with_the_key_of_another_stops_with_the_reason(fleet, tmp_path)
         channel.close()
 
 
+def test_a_server_says_who_comes_who_is_refused_and_who_is_gone(tmp_path, hands):
+    _, _, _, plan = make_fleet(tmp_path, deadline=0.2)
+    with serving(tmp_path) as server:
+        said = []
+        server.say = said.append
+        zero, one = hands(server, 0), hands(server, 1)
+        for _ in range(2):  # once each
+            zero.hello(plan.shapes[0])
+        one.hello(plan.shapes[1])
+        assert said == ["part 0 came: 1 of 3 devices are here", "part 1 came: 2 of 3 devices are here"]
+        for _ in range(3):  # in a short time once
+            one.send(Message(Kind.HELLO, plan.fleet, part=7))
+            reason = one.take(Kind.ERROR).payload.decode()
+        wait_until(lambda: len(said) == 3)
+        assert said[2] == f"refused: {reason}" and "parts 0 to 2" in reason
+        one.channel.close()
+        asker = hands(server)
+        wait_until(lambda: asker.channel.send(encode(Message(Kind.ASK, len(said)))) and len(said) == 4)
+        assert said[3] == "part 1 is gone (no connection): 1 of 3 devices are here"
+        server._heard[0] -= 60
+        wait_until(lambda: asker.channel.send(encode(Message(Kind.ASK, 99))) and len(said) == 5)
+        assert said[4] == "part 0 is gone (silent): 0 of 3 devices are here"
+
+
+def test_trouble_is_said_again_after_a_while(fleet, monkeypatch):
+    listener, said = Listener(), []
+    server = server_module.Server(read_plan(fleet[0]), fleet[2], listener, said.append)
+    for about in ("a", "b", "a"):
+        server._say_once(about, about)
+    monkeypatch.setattr(server_module, "PAUSE", 0.0)
+    server._say_once("a", "a")
+    listener.close()
+    assert said == ["a", "b", "a"]
+
+
+def test_contact_is_said_once_when_it_changes():
+    said, long, short = [], 60.0, -1.0
+    contact = Contact(said.append, said.append)
+    contact.check(short, "too early: nothing was asked")
+    contact.asked()
+    contact.check(long, "too early")
+    for _ in range(2):
+        contact.check(short, "lost")
+    contact.heard()
+    for _ in range(2):
+        contact.registered("there")
+    contact.check(short, "nothing was asked since")
+    contact.asked()
+    contact.check(short, "lost again")
+    contact.registered("back")
+    assert said == ["lost", "there", "lost again", "back"]
+
+
+@contextmanager
+def contacted(folder, address: str, keys=None):
+    """What a device says and warns of, which runs meanwhile."""
+    said, warned, stop = [], [], threading.Event()
+    files = part_file(folder, 0), folder / "samples.safetensors", address, keys
+    contact = Contact(said.append, warned.append)
+    thread = threading.Thread(target=serve_part, args=files, kwargs={"stop": stop, "contact": contact})
+    thread.start()
+    try:
+        yield said, warned
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_device_says_when_the_server_comes_goes_and_comes_back(fleet, tmp_path, monkeypatch):
+    monkeypatch.setattr(device_module, "BEAT", 0.1)
+    monkeypatch.setattr(device_module, "MISSING", 0.3)
+    address = f"ipc://{tmp_path}/s"
+    with contacted(fleet[0], address) as (said, warned):
+        for n in (1, 2):
+            wait_until(lambda n=n: len(warned) == n)
+            listener = Listener(address)
+            with running(server_module.Server(read_plan(fleet[0]), fleet[2], listener), listener):
+                wait_until(lambda n=n: len(said) == n)
+        wait_until(lambda: len(warned) == 3)
+    assert said == [f"registered as part 0 at {address}"] * 2
+    assert set(warned) == {f"no answer from {address}: is the server running, is the address right, do the keys fit?"}
+
+
+@pytest.mark.parametrize("whose", [None, "theirs"])
+def test_keys_that_do_not_fit_are_noticed_on_both_sides(fleet, tmp_path, monkeypatch, whose):
+    monkeypatch.setattr(device_module, "MISSING", 0.5)
+    ours, theirs = (make_keys(tmp_path / name, ["part_0"]) for name in ("ours", "theirs"))
+    with serving(fleet[0], keys=ours / "server") as server:
+        told = []
+        server.say = told.append
+        with contacted(fleet[0], server.listener.address, whose and theirs / "part_0") as (said, warned):
+            wait_until(lambda: warned and told)
+        assert not said and len(warned) == len(told) == 1 and server.counts["failed handshakes"] > 0
+        assert re.fullmatch(r"\d+ handshakes failed so far: somebody has no keys, or others", told[0])
+
+
 def test_status_is_of_now(fleet):
     """A reply to a call that was given up comes first, and is not taken for the next one's."""
     server = server_module.Server(read_plan(fleet[0]), fleet[2], Listener())
@@ -832,3 +938,16 @@ def test_triggers_that_make_no_sense_are_left_alone(fleet):
         time.sleep(0.05)
         assert not server.counts["features"] and not server.counts["late"] and not server.counts["unregistered"]
         channel.close()
+
+
+def test_garbage_says_little_and_leaves_little_behind(fleet):
+    """Hellos of a thousand parts that are not expected: one line, and one thing remembered."""
+    lines = []
+    with serving(fleet[0]) as server:
+        server.say = lines.append
+        hand = Hand(server.listener.address, fleet=server.plan.fleet)
+        for part in range(3, 1003):
+            hand.channel.socket.send(encode(Message(Kind.HELLO, server.plan.fleet, part=part, steps=T)))
+        wait_until(lambda: server.counts["refused hello"] == 1000)
+        assert len(lines) == 1 and "part 3 with" in lines[0] and len(server._said) == 1
+        hand.channel.close()

@@ -1,6 +1,7 @@
 """Sockets: who may connect, how much may wait, how long a shaped link takes."""
 
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -164,8 +165,6 @@ def test_a_channel_finds_a_server_that_comes_later(tmp_path):
 
 
 def test_bytes_that_are_not_zeromqs_do_no_harm(listener, connect):
-    import socket
-
     host, port = listener.address.removeprefix("tcp://").split(":")
     with socket.create_connection((host, int(port)), 5) as raw:
         raw.sendall(np.random.default_rng(0).bytes(20_000))
@@ -229,6 +228,45 @@ def test_only_those_with_keys_come_in(keys, tmp_path):
         assert not exchange(listener, Channel(address, stranger), 0.3)
     finally:
         listener.close()
+
+
+def handshakes_that_fail(ours, theirs) -> int:
+    """How many are counted until one is, or a message has come."""
+    listener, until = Listener(keys=ours), time.monotonic() + 10
+    channel = Channel(listener.address, theirs)
+    channel.send(b"hello")
+    while not (failed := listener.failed_handshakes()) and not listener.receive(0.05):
+        assert time.monotonic() < until
+    channel.close()
+    listener.close()
+    return failed
+
+
+def test_handshakes_that_fail_are_counted(keys, tmp_path):
+    """No keys, those of another make_keys, a stranger who knows the server's; keys where none are asked for."""
+    other = make_keys(tmp_path / "k", ["part_0"])
+    stranger = shutil.copytree(other / "part_0", tmp_path / "stranger")
+    shutil.copy(keys / "part_0" / "server.key", stranger / "server.key")
+    assert handshakes_that_fail(keys / "server", keys / "part_0") == 0 and handshakes_that_fail(None, None) == 0
+    for theirs in (None, other / "part_0", stranger):
+        assert handshakes_that_fail(keys / "server", theirs) > 0
+    assert handshakes_that_fail(None, stranger) > 0
+
+
+def test_handshakes_that_nobody_counts_stop_nothing(keys):
+    """More than two queues of ZeroMQ hold; the greetings are right and ask for no encryption."""
+    listener = Listener(keys=keys / "server")
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\x00") + bytes(32)
+    host, port = listener.address.removeprefix("tcp://").split(":")
+    for _ in range(2500):
+        with socket.create_connection((host, int(port)), 5) as raw:
+            raw.sendall(greeting)
+            raw.recv(1)  # not faster than they are accepted
+    assert exchange(listener, Channel(listener.address, keys / "part_0"), 10) == "part_0"
+    assert listener.failed_handshakes() == transport.MOST_FAILURES
+    started = time.monotonic()
+    listener.close()
+    assert time.monotonic() - started < 2
 
 
 def test_a_server_with_another_key_is_not_talked_to(keys, tmp_path):
@@ -324,9 +362,9 @@ def test_a_slow_link_pushes_back_and_closes_at_once(listener, connect):
 
 
 def test_socket_options_are_set(listener, connect):
-    for socket in (listener.socket, connect().socket):
-        assert socket.getsockopt(zmq.MAXMSGSIZE) == HEADER_BYTES + MAX_PAYLOAD
-        assert socket.getsockopt(zmq.LINGER) == 0 and socket.getsockopt(zmq.SNDHWM) == HIGH_WATER
+    for end in (listener.socket, connect().socket):
+        assert end.getsockopt(zmq.MAXMSGSIZE) == HEADER_BYTES + MAX_PAYLOAD
+        assert end.getsockopt(zmq.LINGER) == 0 and end.getsockopt(zmq.SNDHWM) == HIGH_WATER
     assert listener.socket.getsockopt(zmq.HEARTBEAT_IVL) == 0  # see transport.Listener
     assert connect().socket.getsockopt(zmq.HEARTBEAT_IVL) == transport.HEARTBEAT_MS
     assert connect().socket.getsockopt(zmq.HEARTBEAT_TTL) == transport.SILENCE_MS

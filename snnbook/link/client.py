@@ -84,7 +84,8 @@ class Client:
             m = self.receive(min(left, 1.0))
             if m is not None and (m.kind, m.sample) == (request.kind, request.sample):
                 return json.loads(m.payload)
-        raise TimeoutError(f"the server did not answer within {timeout:g} s")
+        asked = f"is it running, is {self.channel.address} its address, do the keys fit?"
+        raise TimeoutError(f"the server did not answer within {timeout:g} s: {asked}")
 
     def close(self) -> None:
         """Close the socket."""

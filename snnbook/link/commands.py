@@ -1,4 +1,4 @@
-"""Command line of the processes: ``python -m snnbook serve | device | fleet | keys``.
+"""Command line of the processes: ``python -m snnbook serve | device | fleet | status | keys``.
 
 On one machine ``fleet FOLDER`` does everything. On several, carry to each the files that it needs, and its keys:
 
@@ -6,12 +6,15 @@ On one machine ``fleet FOLDER`` does everything. On several, carry to each the f
     server  serve FOLDER --bind tcp://0.0.0.0:5555 --keys KEYS/server
     device  device part_0.safetensors samples.safetensors --connect tcp://SERVER:5555 --keys KEYS/part_0
     client  fleet FOLDER --connect tcp://SERVER:5555 --keys KEYS/client
+            status tcp://SERVER:5555 --keys KEYS/client
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -41,6 +44,12 @@ def add(commands) -> None:
     _asking(p, "walk through the first N samples by itself, then stop")
     p.set_defaults(call=_device)
 
+    p = commands.add_parser("status", help="print which devices a running server has, and its counters")
+    p.add_argument("address", metavar="ADDRESS", help="of the server")
+    _keys_option(p)
+    p.add_argument("--timeout", type=float, default=5.0, help="seconds to wait for its answer (%(default)s)")
+    p.set_defaults(call=_status)
+
     p = commands.add_parser("fleet", help="run a whole fleet on this machine, or ask one that runs, and measure")
     p.add_argument("folder", type=Path)
     p.add_argument("--connect", metavar="ADDRESS", help="ask the server there instead of starting processes")
@@ -54,8 +63,12 @@ def add(commands) -> None:
     p.set_defaults(call=_fleet)
 
 
-def _common(p: argparse.ArgumentParser) -> None:
+def _keys_option(p: argparse.ArgumentParser) -> None:
     p.add_argument("--keys", type=Path, metavar="FOLDER", help="own folder of keys, needed beyond this machine")
+
+
+def _common(p: argparse.ArgumentParser) -> None:
+    _keys_option(p)
     p.add_argument("--threads", type=int, default=1, help="threads of each process (%(default)s)")
 
 
@@ -110,6 +123,14 @@ def _rates(args):
     return {"up": up, "down": None if args.down is None else Rate(args.down)}
 
 
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _warn(text: str) -> None:
+    print(f"snnbook: {text}", file=sys.stderr, flush=True)
+
+
 def _keys(args) -> int:
     from .keys import make_keys
 
@@ -121,25 +142,40 @@ def _serve(args) -> int:
     from .server import serve
 
     _limit_threads(args)
-    said = lambda address: print(f"listening at {address}", flush=True)  # noqa: E731
-    server = serve(args.folder, args.bind, args.keys, stop=_until_told(), ready=said, deadline=args.deadline)
+    lines = {"ready": lambda address: _say(f"listening at {address}"), "say": _say}
+    server = serve(args.folder, args.bind, args.keys, stop=_until_told(), deadline=args.deadline, **lines)
     print({name: n for name, n in server.counts.items() if n})
     return 0
 
 
 def _device(args) -> int:
-    from .device import serve_part, walk_part
+    from .device import Contact, serve_part, walk_part
     from .measure import Measured
 
     _limit_threads(args)
-    files = (args.part, args.sensor, args.connect, args.keys)
+    files, options = (args.part, args.sensor, args.connect, args.keys), _rates(args) | {"contact": Contact(_say, _warn)}
     if args.samples is None:
         _refuse(args, _OF_ASKING, "only with --samples")
-        serve_part(*files, stop=_until_told(), **_rates(args))
+        serve_part(*files, stop=_until_told(), **options)
         return 0
     rows = range(args.samples)
-    answered, seconds = walk_part(*files, rows=rows, **_rates(args), window=args.window, timeout=args.timeout)
-    return _show(Measured.of(answered, rows, seconds))
+    answered, seconds = walk_part(*files, rows=rows, window=args.window, timeout=args.timeout, **options)
+    return _show(Measured.of(answered, rows, seconds), args.sensor)
+
+
+def _status(args) -> int:
+    from .client import Client
+
+    client = Client(args.address, args.keys)
+    try:
+        for name, value in client.status(args.timeout).items():
+            print(f"{name}: {json.dumps(value)}")
+        return 0
+    except TimeoutError as error:
+        _warn(str(error))
+        return 1
+    finally:
+        client.close()
 
 
 def _fleet(args) -> int:
@@ -150,13 +186,14 @@ def _fleet(args) -> int:
         _refuse(args, _OF_PROCESSES, "only without --connect")
     else:
         _refuse(args, {"keys": None}, "only with --connect")
-    n = len(Sensor(args.folder / "samples.safetensors"))
+    file = args.folder / "samples.safetensors"
+    n = len(Sensor(file))
     samples, asking = range(min(args.samples or n, n)), {"window": args.window, "timeout": args.timeout}
     if args.connect:
-        return _show(_ask(args, samples, asking), args.out)
+        return _show(_ask(args, samples, asking), file, args.out)
     options = {"threads": args.threads, "deadline": args.deadline, "kernel": args.kernel}
     with Fleet(args.folder, **options, **_rates(args)) as fleet:
-        return _show((fleet.walk if args.drive else fleet.run)(samples, **asking), args.out)
+        return _show((fleet.walk if args.drive else fleet.run)(samples, **asking), file, args.out)
 
 
 def _ask(args, samples, asking):
@@ -165,18 +202,27 @@ def _ask(args, samples, asking):
 
     client = Client(args.connect, args.keys)
     try:
+        client.status()  # whoever does not answer this answers nothing
         answered, seconds = client.run(samples, **asking)
         return Measured.of(answered, samples, seconds)
     finally:
         client.close()
 
 
-def _show(measured, out: Path | None = None) -> int:
-    """Print the summary; write the table if asked to."""
+def _show(measured, samples: Path, out: Path | None = None) -> int:
+    """Print the summary, and the accuracy if the samples file has labels; write the table if asked to."""
+    from .folder import read_labels
+
+    table, labels = measured.table, read_labels(samples)
+    if labels is not None:
+        table.insert(1, "label", labels[table["sample"].to_list()].numpy())
     if out is not None:
         from ..runs import atomic
 
         with atomic(out) as part:
-            measured.table.to_csv(part, index=False)
+            table.to_csv(part, index=False)
     print(measured.summary().T.to_string(header=False))
+    if labels is not None:
+        right = int((table["prediction"] == table["label"]).sum())
+        print(f"accuracy {right / len(table):.2%} ({right} of {len(table)} samples)")
     return 0

@@ -24,7 +24,7 @@ from .folder import Sensor
 from .messages import CODED, HEADER_BYTES, WANTS_ANSWER, BadMessage, Kind, Message, decode, encode, row
 from .payload import pack
 from .shaper import Rate
-from .transport import Channel
+from .transport import Channel, silent
 from .walk import Answered, Walk, checked_rows
 
 #: Seconds between two hellos; they tell a server that has lost this device, or is new, who is there.
@@ -33,12 +33,48 @@ BEAT = 1.0
 BEAT_SHARE = 0.05
 #: Longest wait in seconds for a link that is too slow for what was sent before.
 SLOW = 10.0
+#: Seconds without an answer to hellos after which a server is said to be missing.
+MISSING = 5.0
 #: Samples whose spikes are kept for further time steps.
 KEPT = 64
 
 
 class Refused(ValueError):
     """The server does not want this device; the text says why."""
+
+
+class Contact:
+    """Whether the server answers; each change is said once.
+
+    Args:
+        say: called with a line of text when the server has registered the device.
+        warn: called with one when it has not answered for long.
+    """
+
+    def __init__(self, say: Callable[[str], None] = silent, warn: Callable[[str], None] = silent):
+        self.say, self.warn = say, warn
+        self.there: bool | None = None
+        self._since = math.inf
+
+    def asked(self) -> None:
+        """The server was asked for an answer; the first time since it was heard counts."""
+        self._since = min(self._since, time.monotonic())
+
+    def heard(self) -> None:
+        """Something came from the server."""
+        self._since = math.inf
+
+    def registered(self, text: str) -> None:
+        """The server knows the device: say ``text`` if it did not before."""
+        if not self.there:
+            self.say(text)
+        self.there = True
+
+    def check(self, patience: float, text: str) -> None:
+        """Warn if nothing came for ``patience`` seconds after asking."""
+        if self.there is not False and time.monotonic() - self._since > patience:
+            self.there = False
+            self.warn(text)
 
 
 class Device:
@@ -52,6 +88,10 @@ class Device:
         emit: height of a spike.
         code: with which spikes are range-coded where that is shorter than packing them; ``None`` packs always.
         fleet: to which its file belongs, of :func:`snnbook.link.folder.fleet_id`.
+        contact: says whether the server answers; silent by default.
+
+    Attributes:
+        known: whether the server has answered a hello.
     """
 
     def __init__(
@@ -63,13 +103,14 @@ class Device:
         emit: float = 1.0,
         code: SpikeModel | None = None,
         fleet: int = 0,
+        contact: Contact | None = None,
     ):
         self.part, self.module, self.sensor, self.channel, self.emit = part, module, sensor, channel, emit
         self.code, self.fleet = code, fleet
         self._kept: OrderedDict[int, tuple[Tensor, int]] = OrderedDict()
         self.shape = tuple(self.spikes(0)[0].shape)
         self.steps_at_first = self.shape[0]
-        self.known = False
+        self.known, self.contact = False, contact or Contact()
 
     def spikes(self, sample: int) -> tuple[Tensor, int]:
         """Spikes [T, 1, C, H, W] of a sample id, and the µs that computing them took; kept for a while."""
@@ -103,7 +144,25 @@ class Device:
     def hello(self) -> None:
         """Say which part of which fleet this is."""
         about = {"part": self.part, "steps": self.shape[0], "shape": self.shape[2:]}
-        self.channel.send(encode(Message(Kind.HELLO, self.fleet, **about)))
+        free = self.channel.idle
+        if self.channel.send(encode(Message(Kind.HELLO, self.fleet, **about))) and free:
+            self.contact.asked()
+
+    @property
+    def beat(self) -> float:
+        """Seconds between two hellos: more on a slow link."""
+        return max(BEAT, self.channel.seconds(HEADER_BYTES) / BEAT_SHARE)
+
+    def _listened(self, m: Message | None) -> None:
+        """Say what a message, or none, means for the contact with the server."""
+        where = self.channel.address
+        if m is None:
+            lost = f"no answer from {where}: is the server running, is the address right, do the keys fit?"
+            self.contact.check(MISSING + self.beat, lost)
+            return
+        self.contact.heard()
+        if m.kind == Kind.HELLO:
+            self.contact.registered(f"registered as part {self.part} at {where}")
 
     def receive(self, timeout: float) -> Message | None:
         """The next message of the server, or ``None`` after ``timeout`` seconds or for one that is none.
@@ -116,6 +175,7 @@ class Device:
             m = decode(frames[0]) if frames is not None and len(frames) == 1 else None
         except BadMessage:
             return None
+        self._listened(m)
         if m is not None and m.kind == Kind.HELLO:
             self.known, self.steps_at_first = True, min(m.first, self.shape[0]) or self.shape[0]
         if m is not None and m.kind == Kind.ERROR and m.sample == 0:
@@ -142,7 +202,7 @@ class Device:
 
         A hello waits until the link is free, and on a slow one for longer: spikes come first.
         """
-        said, beat = -math.inf, max(BEAT, self.channel.seconds(HEADER_BYTES) / BEAT_SHARE)
+        said, beat = -math.inf, self.beat
         while not stop.is_set():
             if time.monotonic() - said >= (beat if self.known else BEAT / 4) and self.channel.idle:
                 self.hello()
@@ -161,6 +221,7 @@ def serve_part(
     up: Rate | None = None,
     down: Rate | None = None,
     stop: threading.Event | None = None,
+    contact: Contact | None = None,
 ) -> None:
     """Be a device that obeys triggers until ``stop`` is set.
 
@@ -172,6 +233,7 @@ def serve_part(
         up: rate of the link towards the server.
         down: rate of the link from the server.
         stop: ends the device.
+        contact: says whether the server answers.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -180,7 +242,7 @@ def serve_part(
     """
     channel = Channel(address, keys, up, down)
     try:
-        open_device(part_file, samples, channel).run(stop or threading.Event())
+        open_device(part_file, samples, channel, contact).run(stop or threading.Event())
     finally:
         channel.close()
 
@@ -194,6 +256,7 @@ def walk_part(
     rows: Sequence[int],
     up: Rate | None = None,
     down: Rate | None = None,
+    contact: Contact | None = None,
     **options,
 ) -> tuple[list[Answered], float]:
     """Be a device that drives itself through samples.
@@ -206,6 +269,7 @@ def walk_part(
         rows: which samples, each once.
         up: rate of the link towards the server.
         down: rate of the link from the server.
+        contact: says whether the server answers.
         options: window, timeout, patience of :class:`snnbook.link.walk.Walk`.
 
     Returns:
@@ -219,7 +283,7 @@ def walk_part(
     """
     channel = Channel(address, keys, up, down)
     try:
-        device = open_device(part_file, samples, channel)
+        device = open_device(part_file, samples, channel, contact)
         walk = Walk(device, checked_rows(rows, len(device.sensor)), **options)
         answered = walk.run()
         return answered, walk.seconds
@@ -227,13 +291,16 @@ def walk_part(
         channel.close()
 
 
-def open_device(part_file: Path | str, samples: Path | str, channel: Channel) -> Device:
+def open_device(
+    part_file: Path | str, samples: Path | str, channel: Channel, contact: Contact | None = None
+) -> Device:
     """A device from its files.
 
     Args:
         part_file: ``part_<i>.safetensors`` of :func:`snnbook.link.folder.write_fleet`.
         samples: what its sensor sees.
         channel: its socket.
+        contact: says whether the server answers; silent by default.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -243,4 +310,5 @@ def open_device(part_file: Path | str, samples: Path | str, channel: Channel) ->
     found = {"part": about.get("part"), "emit": about.get("emit")}
     check(str(part_file), found, isinstance(found["part"], int), "the file of a device's part")
     code = None if about.get("code") is None else SpikeModel.read(about["code"])
-    return Device(found["part"], module, Sensor(samples), channel, found["emit"] or 1.0, code, about.get("fleet", 0))
+    emit, fleet = found["emit"] or 1.0, about.get("fleet", 0)
+    return Device(found["part"], module, Sensor(samples), channel, emit, code, fleet, contact)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import json
-import shutil
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -100,12 +100,24 @@ class Plan:
 
 
 def fleet_folder(path: str = "") -> Path:
-    """The folder ``path``, or if that is empty a new one that is removed when this process ends."""
+    """The folder ``path``, or if that is empty a new one that is removed when this process ends, killed or not."""
     if path:
         return Path(path)
     made = tempfile.mkdtemp(prefix="snnbook-fleet-")
-    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    _remove_afterwards(made)
     return Path(made)
+
+
+def _remove_afterwards(folder: str) -> None:
+    """Let a shell wait for the end of this process and then remove ``folder``.
+
+    Functions of ``atexit`` would not do: Jupyter kills a kernel that has used a fleet, since the helpers of
+    ``multiprocessing`` stay in its process group until it ends. The shell is in a session of its own.
+    """
+    remove = ["sh", "-c", 'read -r _; rm -rf -- "$0"', folder]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    shell = subprocess.Popen(remove, stdin=subprocess.PIPE, start_new_session=True, **quiet)
+    atexit.register(shell.communicate, b"\n")  # at an ordinary end it is told, and waited for
 
 
 def write_plan(folder: Path | str, plan: Plan) -> None:
@@ -236,7 +248,16 @@ class Sensor:
         return as_sample(self._rows[index].clone())
 
 
-def read_labels(folder: Path | str) -> Tensor | None:
-    """Labels [n] of the samples, if they are known."""
-    with safe_open(Path(folder) / "samples.safetensors", "pt") as file:
-        return file.get_tensor("y") if "y" in file.keys() else None  # noqa: SIM118
+def read_labels(path: Path | str) -> Tensor | None:
+    """Labels [n] of a samples file, or of the one in a folder; ``None`` if they are not known.
+
+    Raises:
+        ValueError: if they are not one for each sample.
+    """
+    path = Path(path)
+    with safe_open(path / "samples.safetensors" if path.is_dir() else path, "pt") as file:
+        if "y" not in file.keys():  # noqa: SIM118
+            return None
+        y, n = file.get_tensor("y"), file.get_slice("x").get_shape()[0]
+    check("labels", tuple(y.shape), tuple(y.shape) == (n,), f"({n},), one for each sample")
+    return y

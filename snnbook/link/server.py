@@ -26,7 +26,7 @@ from .assembly import Assembly, Open
 from .folder import Plan, read_plan, read_server
 from .keys import may_be
 from .messages import WANTS_ANSWER, BadMessage, Kind, Message, decode, encode
-from .transport import SILENCE_MS, Listener
+from .transport import SILENCE_MS, Listener, silent
 
 #: Messages that are taken in one turn before answers get theirs.
 TURN = 64
@@ -34,6 +34,8 @@ TURN = 64
 SILENCE = SILENCE_MS / 1000
 #: Longest wait in seconds of one turn, so that a stop is noticed.
 LONGEST_WAIT = 0.2
+#: Seconds in which the same trouble is said once.
+PAUSE = 10.0
 
 ServerPart = Callable[[Sequence[Tensor | None]], Tensor]
 
@@ -45,6 +47,7 @@ class Server:
         plan: parts, T, deadline and bounds.
         module: the server part: P features or ``None`` to logits [T, 1, K].
         listener: its socket.
+        say: called with a line of text when a device comes, goes or is refused, and when handshakes fail.
 
     Attributes:
         where: identity of each part's device, as far as one is there.
@@ -53,13 +56,14 @@ class Server:
         counts: what was done, and what was dropped and why.
     """
 
-    def __init__(self, plan: Plan, module: ServerPart, listener: Listener):
-        self.plan, self.module, self.listener = plan, module, listener
+    def __init__(self, plan: Plan, module: ServerPart, listener: Listener, say: Callable[[str], None] = silent):
+        self.plan, self.module, self.listener, self.say = plan, module, listener, say
         self.assembly = Assembly(plan)
         self.where: dict[int, bytes] = {}
         self._heard: dict[int, float] = {}
         self.arrivals, self.hellos = [0] * len(plan.shapes), [0] * len(plan.shapes)
         self.counts: Counter[str] = Counter()
+        self._said: dict[object, float] = {}
         self._does = {
             Kind.HELLO: self._hello, Kind.ASK: self._ask, Kind.FEATURES: self._features, Kind.STATUS: self._status,
         }  # fmt: skip
@@ -89,6 +93,22 @@ class Server:
             self._answer(sample)
         for sample, parts in self.assembly.to_remind(time.monotonic()):
             self._remind(sample, parts)
+        self._count_failures()
+
+    def _count_failures(self) -> None:
+        """Count handshakes that failed: their peers never come as far as a message."""
+        failed = self.listener.failed_handshakes()
+        if failed:
+            self.counts["failed handshakes"] += failed
+            so_far = self.counts["failed handshakes"]
+            self._say_once("handshake", f"{so_far} handshakes failed so far: somebody has no keys, or others")
+
+    def _say_once(self, about: object, text: str) -> None:
+        """Say a line, unless one about the same was said a moment ago."""
+        now = time.monotonic()
+        if now - self._said.get(about, -PAUSE) >= PAUSE:
+            self._said[about] = now
+            self.say(text)
 
     def _take(self, peer: bytes, frames: list[bytes], name: str | None) -> None:
         try:
@@ -100,7 +120,7 @@ class Server:
         except BadMessage as bad:
             self.counts[f"bad {bad.reason}"] += 1
             if bad.reason == "version":
-                self._error(peer, str(bad))
+                self._refuse(peer, "version", str(bad))
             return
         if m.kind in (Kind.HELLO, Kind.FEATURES) and not may_be(name, m.part):
             self._refuse_key(peer, m, name)
@@ -115,11 +135,16 @@ class Server:
     def _error(self, peer: bytes, text: str, sample: int = 0) -> None:
         self._send(peer, Message(Kind.ERROR, sample, payload=text.encode()))
 
+    def _refuse(self, peer: bytes, about: object, text: str) -> None:
+        """Tell a device, and whoever watches the server, why it is not wanted."""
+        self._error(peer, text)
+        self._say_once(about, f"refused: {text}")
+
     def _refuse_key(self, peer: bytes, m: Message, name: str | None) -> None:
         """Drop what is said for a part with another key than its own; who says hello is told."""
         self.counts["refused key"] += 1
         if m.kind == Kind.HELLO:
-            self._error(peer, f"the key of {name} is not that of part {m.part}")
+            self._refuse(peer, (self._slot(m.part), name), f"the key of {name} is not that of part {m.part}")
 
     def _hello(self, peer: bytes, m: Message) -> None:
         """A device that belongs here is registered; the last one of a part is the one that counts."""
@@ -127,15 +152,29 @@ class Server:
         wrong = self._stranger(m)
         if wrong:
             self.counts["refused hello"] += 1
-            self._error(peer, wrong)
+            self._refuse(peer, self._slot(m.part), wrong)
             return
         arrives = self.where.get(m.part) != peer
         self.arrivals[m.part] += arrives
         self.hellos[m.part] += 1
         self.where[m.part], self._heard[m.part] = peer, time.monotonic()
+        if arrives:
+            self.say(f"part {m.part} came: {self._here()}")
         self._send(peer, Message(Kind.HELLO, part=len(shapes), first=self.plan.steps_at_first, steps=T))
         for sample in self.assembly.open.values() if arrives else ():
             self._remind(sample, [m.part])
+
+    def _slot(self, part: int) -> int:
+        """``part``, or one number for all that are not expected: what is remembered of refusals stays bounded."""
+        return min(part, len(self.plan.shapes))
+
+    def _here(self) -> str:
+        return f"{len(self.where)} of {len(self.plan.shapes)} devices are here"
+
+    def _gone(self, part: int, why: str) -> None:
+        """Forget a device until it says hello again."""
+        del self.where[part]
+        self.say(f"part {part} is gone ({why}): {self._here()}")
 
     def _stranger(self, m: Message) -> str:
         """Why the device that says hello does not belong here: part, shape, T, weights. "" if it does."""
@@ -154,7 +193,7 @@ class Server:
             if self._send(self.where[part], m._replace(part=part)):
                 asked |= 1 << part
             else:
-                del self.where[part]  # it says hello again when it is back
+                self._gone(part, "no connection")
         return asked
 
     def _remind(self, sample: Open, parts: Collection[int]) -> None:
@@ -270,7 +309,7 @@ class Server:
         """Forget devices that let the sample's deadline pass and have not been heard of for long."""
         for part in [part for part in self.where if (sample.expected & ~sample.mask) >> part & 1]:
             if time.monotonic() - self._heard[part] > SILENCE:
-                del self.where[part]
+                self._gone(part, "silent")
                 self.counts["silent"] += 1
 
     def _wants_more(self, sample: Open, logits: Tensor) -> bool:
@@ -295,6 +334,7 @@ def serve(
     *,
     stop: threading.Event | None = None,
     ready: Callable[[str], None] = print,
+    say: Callable[[str], None] = silent,
     deadline: float | None = None,
 ) -> Server:
     """Serve a fleet's folder until ``stop`` is set.
@@ -305,6 +345,7 @@ def serve(
         keys: the server's folder of keys; needed beyond loopback.
         stop: ends the server.
         ready: called with the address once the server listens.
+        say: see :class:`Server`.
         deadline: seconds, instead of the plan's.
 
     Returns:
@@ -318,7 +359,7 @@ def serve(
     module = read_server(folder, plan)
     listener = Listener(address, keys)
     try:
-        server = Server(plan, module, listener)
+        server = Server(plan, module, listener, say)
         server.warm_up()
         ready(listener.address)
         server.run(stop or threading.Event())

@@ -26,8 +26,16 @@ from .shaper import Rate, Shaper
 
 #: Messages that wait in a queue at most, each way, for each peer.
 HIGH_WATER = 64
+#: Failed handshakes that are counted at once, at most.
+MOST_FAILURES = 1000
 #: Milliseconds between heartbeats, and without one before a peer is cut off.
 HEARTBEAT_MS, SILENCE_MS = 500, 3000
+#: What a connection between sides whose keys do not fit ends with.
+HANDSHAKE_FAILED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+
+
+def silent(text: str) -> None:
+    """Say nothing; the default wherever a process may say what happens."""
 
 
 def is_local(address: str) -> bool:
@@ -102,6 +110,7 @@ class Listener:
         self._context = zmq.Context()
         self._guard = None
         self.socket = self._context.socket(zmq.ROUTER)
+        self._failures = self._monitor()
         _limits(self.socket)
         self.socket.setsockopt(zmq.HEARTBEAT_IVL, 0)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -116,6 +125,14 @@ class Listener:
             self.close()
             raise
         self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    def _monitor(self) -> zmq.Socket:
+        """Where libzmq reports handshakes that failed; without a limit, at which it would stop its own thread."""
+        found = self._context.socket(zmq.PAIR)
+        found.set_hwm(0)
+        self.socket.monitor("inproc://failures", HANDSHAKE_FAILED)
+        found.connect("inproc://failures")
+        return found
 
     def _lock(self, keys: Path | str) -> None:
         """Encrypt, and let in only the public keys of the folder."""
@@ -147,8 +164,17 @@ class Listener:
     def _name(self, peer: zmq.Frame) -> str | None:
         return None if self._guard is None else peer.get("User-Id")
 
+    def failed_handshakes(self) -> int:
+        """Connections since the last call whose keys do not fit, or are on one side only; each try counts."""
+        n = 0
+        while n < MOST_FAILURES and self._failures.poll(0):
+            self._failures.recv_multipart()
+            n += 1
+        return n
+
     def close(self) -> None:
         """Close the socket; what is queued is dropped."""
+        self.socket.disable_monitor()
         if self._guard is not None:
             self._guard.stop()
         self._context.destroy(linger=0)
@@ -171,7 +197,7 @@ class Channel:
         self, address: str, keys: Path | str | None = None, up: Rate | None = None, down: Rate | None = None
     ):
         _check_reach(address, keys)
-        self._context = zmq.Context()
+        self.address, self._context = address, zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         _limits(self.socket)
         self._shaper, self._up = None, up

@@ -24,8 +24,8 @@ def device_costs(table: pd.DataFrame) -> Figure:
     Args:
         table: columns ``device``, ``part``, ``seconds``, ``joules``; a row for each device and part.
     """
-    fig, axes = figure(7.4, 2.8, ncols=2, sharey=True)
     devices = list(table["device"].unique())
+    fig, axes = figure(7.4, 1.2 + 0.4 * len(devices), ncols=2, sharey=True)
     for ax, column, label in zip(axes, ("seconds", "joules"), ("seconds per sample", "joules per sample"), strict=True):
         for i, (part, rows) in enumerate(table.groupby("part", sort=False)):
             at = [devices.index(d) for d in rows["device"]]

@@ -81,7 +81,8 @@ def _file(profile: str | Path) -> Path:
     if Path(profile).suffix == ".toml":
         check("profile", str(profile), Path(profile).is_file(), "an existing file")
         return Path(profile)
-    check_choice("profile", profile, profiles())
+    known = f"one of {', '.join(profiles())}, or the path of a .toml file"
+    check("profile", str(profile), profile in profiles(), known)
     return _FOLDER / f"{profile}.toml"
 
 
@@ -118,6 +119,18 @@ def device(profile: str | Path) -> Device:
     read = {name: _figure(path.name, name, given[name]) for name in UNITS}
     values, sources = ({name: pair[i] for name, pair in read.items()} for i in (0, 1))
     return Device(path.stem, **values, skips_zeros=skips, title=title, sources=sources)
+
+
+def kinds(profiles: Iterable[str | Path]) -> list[Device]:
+    """The device of each profile, once, in the order of the list.
+
+    Raises:
+        ValueError: for an unknown profile, a file that is not there or no profile, or two files of one name.
+    """
+    found = [device(profile) for profile in dict.fromkeys(profiles)]
+    names = [d.name for d in found]
+    check("profiles", names, len(set(names)) == len(names), "files of different names, by which tables call devices")
+    return found
 
 
 def fleet(profile: str | Path | Iterable[str | Path], n: int) -> list[Device]:

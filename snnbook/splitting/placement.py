@@ -8,6 +8,7 @@ is its completion.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,9 @@ from .devices import Device
 
 #: Seconds after which the exact placement gives up proving that nothing is better.
 TIME_LIMIT = 60.0
+
+#: Objective of the exact placement → what a pair of sub-model and device adds to it.
+PRICES = {"latency": cost.latency, "energy": cost.joules, "devices": lambda one, device: 0.0}
 
 
 class InfeasiblePlacement(ValueError):
@@ -47,10 +51,15 @@ def _budgets(devices: Sequence[Device]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([d.memory for d in devices], float), np.array([d.energy_budget for d in devices], float)
 
 
+def _loads(demands: Sequence[Demand], devices: Sequence[Device]) -> zip:
+    """Bytes and then joules: what is needed [S, D] and what devices have [D]."""
+    return zip(_needs(demands, devices), _budgets(devices), strict=True)
+
+
 def within_budget(demands: Sequence[Demand], devices: Sequence[Device], assignment: Sequence[int]) -> bool:
     """Whether no device gets more bytes than it has memory, or more joules per sample than its budget."""
-    loads = zip(_needs(demands, devices), _budgets(devices), strict=True)
     where = np.arange(len(demands)), np.asarray(assignment, int)
+    loads = _loads(demands, devices)
     return all((np.bincount(where[1], need[where], len(devices)) <= has).all() for need, has in loads)
 
 
@@ -77,21 +86,43 @@ def _range(values: pd.Series) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def _first(texts: Sequence[str], between: str, most: int = 8) -> str:
+    """The first texts of many, and how many more there are."""
+    return between.join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
 def _offer(devices: Sequence[Device], taken: np.ndarray | None = None) -> str:
     """What devices have beyond the bytes and joules ``taken`` [2, D], as text; of a long fleet the first eight."""
     memory, budget = np.stack(_budgets(devices)) - (0 if taken is None else taken)
-    rows = zip([d.name for d in devices[:8]], memory, budget, strict=False)
-    have = [f"{name}: {size:.0f} bytes, {energy:.3g} J per sample" for name, size, energy in rows]
-    return "; ".join(have) + (f" and {len(devices) - 8} more" if len(devices) > 8 else "")
+    rows = zip([d.name for d in devices], memory, budget, strict=True)
+    return _first([f"{name}: {size:.0f} bytes, {energy:.3g} J per sample" for name, size, energy in rows], "; ")
 
 
 def _stuck(one: Demand, devices: Sequence[Device], free: np.ndarray, taken: np.ndarray) -> str:
     """Why greedy cannot go on with sub-model ``one``: what it needs, and what is left where on ``free`` devices."""
     left = [d for d, ok in zip(devices, free, strict=True) if ok]
-    energy = _range(pd.Series([cost.joules(one, d) for d in left or devices]))  # differs between devices
+    energy = _range(pd.Series([cost.joules(one, d) for d in left]))  # differs between devices
     need = f"{one.name} needs {one.bytes:.0f} bytes and {energy} J per sample"
-    offer = _offer(left, taken[:, free]) if left else "no device"
-    return f"largest first, greedy gets stuck: {need}, and what is left is {offer}"
+    return f"largest first, greedy gets stuck: {need}, and what is left is {_offer(left, taken[:, free])}"
+
+
+def _together(table: pd.DataFrame, shared: bool) -> str:
+    """Why sub-models of a :func:`shortage` that fit alone do not all fit: needs of each, and sums above a budget.
+
+    Where devices are shared there is such a sum: otherwise each device could have all that fit on it.
+    """
+    fits, sums = table[table["fits"]], []
+    need = [
+        f"{name} needs {rows['bytes'].iloc[0]:.0f} bytes and {_range(rows['joules'])} J per sample, "
+        f"fits on {_first(list(rows['device']), ', ')}"
+        for name, rows in fits.groupby("sub_model", sort=False)
+    ]
+    for device, rows in fits.groupby("device", sort=False):
+        for what, has, unit in (("bytes", "memory", "bytes"), ("joules", "energy_budget", "J per sample")):
+            total, limit = rows[what].sum(), rows[has].iloc[0]
+            if shared and total > limit:
+                sums.append(f"all that fit on {device} need {total:.9g} {unit} together, and it has {limit:.9g}")
+    return "; ".join(_first(texts, "; ") for texts in (need, sums) if texts)
 
 
 def _explain(
@@ -109,13 +140,18 @@ def _explain(
         parts = [stuck]
     elif not parts:
         several = "several on one device" if shared else "one on each device"
-        need = f"{sum(s.bytes for s in demands):.0f} bytes"
-        parts = [f"each of {len(demands)} sub-models fits somewhere, but not all together ({need}, {several})"]
+        why = f"each of {len(demands)} sub-models fits somewhere, but not all together ({several})"
+        parts = [f"{why}: {_together(table, shared)}"]
     return InfeasiblePlacement(f"{'; '.join(parts)}. Devices: {_offer(devices)}", table)
 
 
-def _check_devices(devices: Sequence[Device]) -> None:
+def _check_numbers(demands: Sequence[Demand], devices: Sequence[Device], shared: bool) -> None:
+    """ValueError for no devices, InfeasiblePlacement for more sub-models than can have one each."""
     check("devices", len(devices), len(devices) >= 1, "at least one device")
+    if not shared and len(demands) > len(devices):
+        some = f"{len(devices)} device{'s' * (len(devices) > 1)}"
+        why = f"{len(demands)} sub-models, {some} and one on each: share devices or add some"
+        raise InfeasiblePlacement(f"{why}. Devices: {_offer(devices)}", shortage(demands, devices))
 
 
 def greedy(
@@ -138,7 +174,7 @@ def greedy(
         ValueError: for no devices.
     """
     check_choice("prefer", prefer, ("memory", "energy"))
-    _check_devices(devices)
+    _check_numbers(demands, devices, shared)
     size, energy = _needs(demands, devices)
     memory, budget = _budgets(devices)
     taken, assignment = np.zeros((2, len(devices))), [-1] * len(demands)
@@ -156,10 +192,15 @@ def greedy(
     return assignment
 
 
-def _program(objective: str, demands, devices, shared: bool):
-    """Objective, constraints and bounds over x[s, d], flat, and what the objective adds (t, or y[d])."""
-    (size, energy), (memory, budget) = _needs(demands, devices), _budgets(devices)
-    n, d = size.shape
+def _program(objective: str, demands, devices, shared: bool, usable: np.ndarray, price: np.ndarray):
+    """Arguments of ``milp`` over x[s, d], flat, and what the objective adds (t, or y[d]).
+
+    ``price`` [S, D] is divided by its largest value among ``usable`` pairs: the solver's tolerances are absolute.
+    """
+    shares = [np.where(usable, need / has, 0) for need, has in _loads(demands, devices)]
+    price = np.where(usable, price, 0)
+    price = price / (price.max() or 1)
+    n, d = usable.shape
     own = {"latency": 1, "energy": 0, "devices": d}[objective]
 
     def on_device(values):  # Σ_s values[s, d] x[s, d] [D, S·D]
@@ -173,23 +214,42 @@ def _program(objective: str, demands, devices, shared: bool):
         return LinearConstraint(np.hstack([x, extra]), low, high)
 
     ones = np.ones((n, d))
-    shares = size / memory, energy / budget
     constraints = [rows(of_model(ones), 1, 1)]
     constraints += [rows(on_device(share), -np.inf, 1) for share in shares]
     constraints += [] if shared else [rows(on_device(ones), -np.inf, 1)]
-    c, upper = np.zeros(n * d + own), np.ones(n * d + own)
-    upper[: n * d] = ((shares[0] <= 1) & (shares[1] <= 1)).ravel()
+    c, upper, integrality = np.zeros(n * d + own), np.r_[usable.ravel(), np.ones(own)], np.ones(n * d + own)
     if objective == "energy":
-        c[:] = energy.ravel() / (energy.max() or 1)
+        c[:] = price.ravel()
     elif objective == "latency":  # t is at least the time of each device, and of each sub-model alone
-        seconds = cost.matrix(cost.latency, demands, devices)
-        seconds = seconds / (seconds.max() or 1)
-        constraints += [rows(part(seconds), -np.inf, 0, -1.0) for part in (on_device, of_model)]
-        c[-1], upper[-1] = 1, np.inf
+        constraints += [rows(part(price), -np.inf, 0, -1.0) for part in (on_device, of_model)]
+        c[-1], upper[-1], integrality[-1] = 1, np.inf, 0
     else:  # y[d] is 1 where a device is in use
         constraints += [rows(on_device(share), -np.inf, 0, -np.eye(d)) for share in (*shares, ones / n)]
         c[n * d :] = 1
-    return c, constraints, Bounds(0, upper)
+    return {"c": c, "constraints": constraints, "bounds": Bounds(0, upper), "integrality": integrality}
+
+
+def _solve(program: dict, cuts: list, demands, devices, options: dict) -> list[int] | None:
+    """Device of each sub-model by ``program``, or None; adds to ``cuts`` what the solver's tolerance let pass."""
+    n, d = len(demands), len(devices)
+    while True:
+        given = program | {"constraints": [*program["constraints"], *cuts]}
+        found = milp(**given, options=options)
+        if found.status == 2:
+            return None
+        if found.status != 0:
+            raise TimeoutError(f"no proven optimum of {n} sub-models on {d} devices: {found.message}")
+        assignment = [int(j) for j in found.x[: n * d].reshape(n, d).argmax(1)]
+        if within_budget(demands, devices, assignment):
+            return assignment
+        # The solver's tolerance let a device pass by a hair: exclude what it got, and solve again.
+        cuts.append(_without(demands, devices, assignment, len(program["c"])))
+
+
+def _value(objective: str, price: np.ndarray, assignment: list[int]) -> float:
+    """What ``objective`` says of a placement: the largest sum of ``price`` [S, D] on a device, or that of all."""
+    sums = np.bincount(assignment, price[np.arange(len(assignment)), assignment])
+    return float(sums.max() if objective == "latency" else sums.sum())
 
 
 def exact(
@@ -202,7 +262,9 @@ def exact(
     """The best placement there is, as a mixed-integer linear program (HiGHS through ``scipy.optimize.milp``).
 
     min f(x) over x[s, d] ∈ {0, 1} with Σ_d x[s, d] = 1, Σ_s bytes[s] x[s, d] ≤ memory[d] and
-    Σ_s joules[s, d] x[s, d] ≤ budget[d], and without sharing Σ_s x[s, d] ≤ 1.
+    Σ_s joules[s, d] x[s, d] ≤ budget[d], and without sharing Σ_s x[s, d] ≤ 1. The tolerances of the solver are
+    about a millionth of the largest price of a pair. So pairs that alone cost more than the placement found are ruled
+    out, and the rest is solved again, until none is left: the optimum is then met to a few millionths of its value.
 
     Args:
         demands: sub-models.
@@ -222,26 +284,24 @@ def exact(
         ValueError: for no devices.
     """
     check_choice("objective", objective, ("latency", "energy", "devices"))
-    _check_devices(devices)
+    _check_numbers(demands, devices, shared)
     if not demands:
         return []
-    n, d = len(demands), len(devices)
-    c, constraints, bounds = _program(objective, demands, devices, shared)
-    options, integrality = {"time_limit": TIME_LIMIT, "mip_rel_gap": gap}, np.ones(len(c))
-    if objective == "latency":
-        integrality[-1] = 0
+    price = cost.matrix(PRICES[objective], demands, devices)
+    usable = np.all([need <= has for need, has in _loads(demands, devices)], axis=0)
+    best, cuts, end = None, [], time.monotonic() + TIME_LIMIT
     while True:
-        found = milp(c, constraints=constraints, bounds=bounds, integrality=integrality, options=options)
-        if found.status == 2:
+        program = _program(objective, demands, devices, shared, usable, price)
+        options = {"time_limit": max(0.0, end - time.monotonic()), "mip_rel_gap": gap}
+        found = _solve(program, cuts, demands, devices, options)
+        known = [one for one in (best, found) if one is not None]
+        if not known:
             raise _explain(demands, devices, shared)
-        if found.status != 0:
-            raise TimeoutError(f"no proven optimum of {n} sub-models on {d} devices: {found.message}")
-        x = found.x[: n * d].reshape(n, d).round()
-        assignment = [int(j) for j in x.argmax(1)]
-        if within_budget(demands, devices, assignment):
-            return assignment
-        # The solver's tolerance let a device pass by a hair: exclude what it got, and solve again.
-        constraints.append(_without(demands, devices, assignment, len(c)))
+        best = min(known, key=lambda one: _value(objective, price, one))
+        kept = usable & (price <= _value(objective, price, best))  # a pair above it is in no better placement
+        if (kept == usable).all():
+            return best
+        usable = kept
 
 
 def _without(demands, devices, assignment: list[int], variables: int) -> LinearConstraint:
@@ -285,7 +345,6 @@ def assign(
         InfeasiblePlacement: if the rule finds no placement.
     """
     check_choice("rule", rule, PLACEMENTS)
-    _check_devices(devices)
     for what, named in (("demands", demands), ("devices", devices)):
         names = [x.name for x in named]
         check(what, names, len(set(names)) == len(names), "unique names")
