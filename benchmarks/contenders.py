@@ -239,7 +239,8 @@ def _convert(w: Workload, method: str) -> Call | None:
     net, batches = source.ann(w).to(w.device), _batches(w)
     if METHODS[method].source in ("qc", "qcfs"):
         net = quantised(net, batches[:1], 8, 0.5 if METHODS[method].source == "qcfs" else 0.0)
-    options = {"time_steps": w.time_steps, "calibration": batches, "validation": batches[:1]}
+    x, y = batches[0]
+    options = {"time_steps": w.time_steps, "calibration": batches, "validation": [(x.flip(-1), y)]}
     return lambda: convert(net, method, **options)[0](batches[0][0][:1]).detach()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .checks import check, check_choice
 from .data import Data
 from .data.core import SPLITS
+from .fold import takes_channels_last
 from .network import evaluating
 
 
@@ -26,9 +27,11 @@ def outputs(
         batch_size: samples a batch.
         device: where to compute; the network is left there.
     """
+    last = None
     with evaluating(net.to(device)), torch.no_grad():
         for x, y in data.batches(split, batch_size, device=device):
-            yield net(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x), y
+            last = x.ndim == 4 and takes_channels_last(net, x) if last is None else last
+            yield net(x.contiguous(memory_format=torch.channels_last) if last else x), y
 
 
 def _check_split(data: Data, split: str) -> None:

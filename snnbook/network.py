@@ -90,7 +90,8 @@ class Network(nn.Module):
     def _repeated(self, z: Tensor, steps: int) -> Tensor:
         """The constant drive ``z`` [N, ...] at every step; a neuron takes it as a view, other layers need copies."""
         z = z.expand(steps, *z.shape)
-        first = next(iter(self.body.children()), self.body) if isinstance(self.body, nn.Sequential) else self.body
+        chain = type(self.body).forward is nn.Sequential.forward
+        first = next(iter(self.body.children()), self.body) if chain else self.body
         return z if is_spiking(first) else z.flatten(0, 1)
 
     def _run(self, z: Tensor, steps: int, more: bool) -> Tensor:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
 import torch
@@ -28,7 +29,7 @@ from .augment import augmentation
 from .checks import check, check_choice
 from .data import Data
 from .evaluate import accuracy
-from .fold import bf16_is_native, channels_last_is_safe
+from .fold import bf16_is_native, channels_last_is_safe, takes_channels_last
 
 #: Seconds between checkpoints inside an epoch; each epoch's end writes one too.
 CHECKPOINT_SECONDS = 300.0
@@ -113,10 +114,10 @@ def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
     return fabric
 
 
-def memory_layout(net: nn.Module, device: torch.device) -> torch.memory_format:
-    """Channels last, which is faster, where it is safe (:func:`snnbook.fold.channels_last_is_safe`)."""
+def memory_layout(net: nn.Module, device: torch.device, x: Tensor) -> torch.memory_format:
+    """Channels last, which is faster, where it is safe and ``net`` takes a batch ``x`` so (:mod:`snnbook.fold`)."""
     safe = device.type != "cpu" or channels_last_is_safe(net)
-    return torch.channels_last if safe else torch.contiguous_format
+    return torch.channels_last if safe and takes_channels_last(net, x) else torch.contiguous_format
 
 
 def classification_loss(logits: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
@@ -180,6 +181,7 @@ class _State:
         if self.path is None or not self.path.exists():
             return
         try:
+            self._check_sums()
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             same = content["recipe"] == asdict(self.recipe)
             check("checkpoint", str(self.path), same, "a checkpoint of the same recipe; remove it to start again")
@@ -187,9 +189,17 @@ class _State:
             self.optimizer.load_state_dict(content["optimizer"])
             for name in self._values():
                 setattr(self, name, content[name])
-        except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        except (OSError, EOFError, RuntimeError, KeyError, TypeError, BadZipFile, pickle.UnpicklingError) as error:
             text = f"{self.path} is damaged or of another network ({error}); remove it to start again"
             raise ValueError(text) from error
+
+
+    def _check_sums(self) -> None:
+        """Refuse a checkpoint with a wrong bit: torch writes a ZIP file with checksums, but does not read them."""
+        with ZipFile(self.path) as file:
+            wrong = file.testzip()
+        if wrong is not None:
+            raise OSError(f"{wrong} in it has another checksum")
 
 
 def _batches(data: Data, recipe: Recipe, epoch: int, fabric: Fabric) -> Iterator[tuple[Tensor, Tensor]]:
@@ -206,17 +216,22 @@ def _batches(data: Data, recipe: Recipe, epoch: int, fabric: Fabric) -> Iterator
     )
 
 
-def _epoch(state: _State, model: nn.Module, data: Data, fabric: Fabric, steps: int) -> None:
-    """One pass from ``state.batch`` on; a last batch that is smaller than the number of processes is left out."""
+def _epoch(
+    state: _State, model: nn.Module, data: Data, fabric: Fabric, steps: int, layout: torch.memory_format
+) -> None:
+    """One pass from ``state.batch`` on.
+
+    A last batch is left out that does not have two samples for each process: one alone has no variance to normalise by.
+    """
     recipe, net = state.recipe, state.net
-    layout = memory_layout(net, fabric.device)
     per_epoch = steps // recipe.epochs
     model.train()
     bar = tqdm(total=per_epoch, initial=state.batch, desc=f"epoch {state.epoch + 1}/{recipe.epochs}",
                disable=not sys.stderr.isatty() or fabric.global_rank > 0, leave=False)  # fmt: skip
     for i, (x, y) in enumerate(_batches(data, recipe, state.epoch, fabric)):
         size = min(recipe.batch_size, len(data.train) - i * recipe.batch_size)
-        if i < state.batch or size < fabric.world_size:
+        enough = min(2 * fabric.world_size, recipe.batch_size) if i else fabric.world_size
+        if i < state.batch or size < enough:
             continue
         step = state.epoch * per_epoch + i
         torch.manual_seed(recipe.seed * 100_003 + step)  # dropout: the same after a kill, on any device
@@ -265,13 +280,14 @@ def fit(
     few = recipe.precision == "auto" and len(data.train) < MANY_SAMPLES
     fabric = make_fabric(device, "fp32" if few else recipe.precision)
     with torch.random.fork_rng(devices=[]):
-        net.to(memory_format=memory_layout(net, fabric.device))
+        layout = memory_layout(net, fabric.device, next(data.batches("validation", 2))[0])
+        net.to(memory_format=layout)
         model, optimizer = fabric.setup(net, make_optimizer(net, recipe))
         state = _State(net, optimizer, recipe, checkpoint)
         state.load()
         per_epoch = math.ceil(len(data.train) / recipe.batch_size)
         while state.epoch < recipe.epochs:
-            _epoch(state, model, data, fabric, per_epoch * recipe.epochs)
+            _epoch(state, model, data, fabric, per_epoch * recipe.epochs, layout)
             state.epoch += 1
             found = fabric.broadcast(accuracy(net, data, "validation", device=fabric.device))
             state.history.append((state.epoch, state.loss_sum / per_epoch, found))

@@ -17,7 +17,7 @@ from snnbook.evaluate import accuracy, accuracy_over_time
 from snnbook.models import build
 from snnbook.network import Network
 from snnbook.neurons import IF, if_run, spiking_layers
-from snnbook.quantise import quantise_clip
+from snnbook.quantise import QuantClip, quantise_clip
 from snnbook.record import observe
 from snnbook.train import Recipe, fit
 
@@ -134,10 +134,10 @@ def convert_with(net, thresholds):
 
 
 def test_rate_norm_is_deterministic_and_reports_its_thresholds():
-    net, data = small(), batches(8, 8)
+    net, data = small(), batches(32, 8)
     thresholds = rate_thresholds(fold_batchnorm(net, images(1)), data, epochs=2)
     snn, report = convert(net, "rate_norm", time_steps=3, calibration=data, epochs=2)
-    assert report.thresholds == thresholds and report.calibration_images == 16
+    assert report.thresholds == thresholds and report.calibration_images == 40
     assert set(report.v_init.values()) == {0.0}
     for option, value in (("epochs", -1), ("epochs", 1.5), ("lr", 0.0), ("weight", -0.1), ("p", float("nan"))):
         with pytest.raises(ValueError, match=f"^{option} = {value} is not allowed"):
@@ -290,6 +290,20 @@ def test_preruns_refuse_what_they_cannot_do(method):
         convert(small(), method, time_steps=2, calibration=batches(1))
 
 
+@pytest.mark.parametrize("method", ["srp", "cos"])
+def test_a_vector_can_be_seen_twice(method):
+    """An MLP on [N, F] and the same as 1 × 1 convolutions on [N, F, 1, 1]."""
+    mlp = nn.Sequential(nn.Linear(6, 8), QuantClip(shift=0.5, lam=1.0), nn.Linear(8, 3)).eval()
+    conv = nn.Sequential(nn.Conv2d(6, 8, 1), QuantClip(shift=0.5, lam=1.0), nn.Conv2d(8, 3, 1), nn.Flatten()).eval()
+    conv.load_state_dict({k: v[..., None, None] if v.ndim == 2 else v for k, v in mlp.state_dict().items()})
+    x, made = images(5, 6), []
+    for net, like in ((mlp, x), (conv, x[..., None, None])):
+        snn, _ = convert(net, method, time_steps=3, calibration=[(like, torch.zeros(5))])
+        with torch.no_grad():
+            made.append(snn(like))
+    torch.testing.assert_close(*made)
+
+
 # --- SpikingJelly's converter
 
 
@@ -297,7 +311,7 @@ def test_preruns_refuse_what_they_cannot_do(method):
 @pytest.mark.parametrize("name, options", NETS[:4])
 def test_ann2snn_equals_spikingjellys_own_run(name, options, mode, capsys):
     """Its converter on the same modules, its neurons, its way to run them: one step at a time after a reset."""
-    net, data, x, T = small(name=name, **options), batches(8, 6), images(3, seed=5), 7
+    net, data, x, T = small(name=name, **options), batches(32, 6), images(3, seed=5), 7
     snn, report = convert(net, "ann2snn", time_steps=T, calibration=data, mode=mode)
     assert capsys.readouterr() == ("", "")
     folded = fold_batchnorm(net, images(1))
@@ -308,12 +322,12 @@ def test_ann2snn_equals_spikingjellys_own_run(name, options, mode, capsys):
     with torch.no_grad():
         expected = torch.stack([reference(x) for _ in range(T)])
         torch.testing.assert_close(snn(x), expected, rtol=1e-4, atol=1e-4)
-    assert report.calibration_images == 14
+    assert report.calibration_images == 38
     assert len(report.thresholds) == sum(isinstance(m, nn.ReLU) for m in net.modules())
 
 
 def test_ann2snn_thresholds_are_a_running_average_of_maxima():
-    net, data = fold_batchnorm(small(), images(1)), batches(6, 6, 6)
+    net, data = fold_batchnorm(small(), images(1)), batches(32, 32, 6)
     maxima = [list(largest(net, [batch]).values()) for batch in data]
     expected = [0.9 * (0.9 * a + 0.1 * b) + 0.1 * c for a, b, c in zip(*maxima, strict=True)]
     _, report = convert(net, "ann2snn", time_steps=2, calibration=data)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_conversion import NETS, SMALL, Own, batches, images, with_statistics, with_thresholds
+from test_conversion import NETS, SMALL, Own, Viewed, batches, images, with_statistics, with_thresholds
 from torch import nn
 
 from snnbook.conversion import activations, fold_batchnorm, layerwise, spiking, trained_thresholds
@@ -13,7 +13,7 @@ from snnbook.neurons import spiking_layers
 from snnbook.quantise import QuantClip
 from snnbook.record import observe
 
-ALL = [*NETS[:-1], ("own", {})]
+ALL = [*NETS[:-1], ("own", {}), ("viewed", {})]
 
 
 def pair(name="vgg5", T=3, **options):
@@ -22,6 +22,8 @@ def pair(name="vgg5", T=3, **options):
         own = Own(act=QuantClip(lam=0.8))
         own.act2 = QuantClip(lam=1.5)
         net = Network(nn.Identity(), with_statistics(own), nn.Identity())
+    elif name == "viewed":
+        net = Network(nn.Identity(), Viewed(lambda: QuantClip(lam=0.5)).eval(), nn.Identity())
     else:
         net = with_thresholds(with_statistics(build(name, "qcfs", **SMALL, **options)), 0.5, 1.0, 2.0)
     ann = fold_batchnorm(net, images(1))

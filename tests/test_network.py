@@ -133,3 +133,19 @@ def test_a_stem_that_spikes_is_refused():
     net = Network(nn.Sequential(nn.Conv2d(1, 2, 1), IF()), nn.Sequential(IF()), nn.Flatten())
     with pytest.raises(ValueError, match=r"^stem = \['1'\] is not allowed: no spiking layers"):
         net.time_steps = 4
+
+
+class Crossed(nn.Sequential):
+    """Its first child is not what runs first."""
+
+    def forward(self, x):
+        return self[0](self[1](x))
+
+
+def test_a_sequential_with_a_forward_pass_of_its_own_is_no_chain():
+    body, x = Crossed(IF(0.5), nn.Conv2d(2, 3, 1)), images(4, 2, 8, 8)
+    nets = [Network(nn.Identity(), b, nn.Flatten()) for b in (body, nn.Sequential(body[1], body[0]))]
+    for net in nets:
+        net.time_steps = 4
+    with torch.no_grad():
+        assert torch.equal(nets[0](x), nets[1](x))

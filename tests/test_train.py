@@ -8,16 +8,19 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from test_conversion import Viewed
 from tiny import blobs, same_state, small_net
 from torch import nn
 
-from snnbook import train
+from snnbook import evaluate, train
 from snnbook.evaluate import accuracy
+from snnbook.fold import takes_channels_last
 from snnbook.models import build
 from snnbook.train import Recipe, classification_loss, fit, learning_rate, make_optimizer
 
@@ -519,9 +522,42 @@ def test_a_bad_recipe_is_refused(values, message):
 
 @pytest.mark.parametrize("width, wide", [(0.5, False), (1.0, True)])
 def test_narrow_strided_convolutions_are_not_trained_channels_last_on_a_cpu(width, wide):
-    layout = train.memory_layout(build("resnet20", width=width, blocks=(1, 1, 1)), torch.device("cpu"))
+    x = torch.zeros(2, 3, 8, 8)
+    layout = train.memory_layout(build("resnet20", width=width, blocks=(1, 1, 1)), torch.device("cpu"), x)
     assert (layout == torch.channels_last) == wide
-    assert train.memory_layout(build("resnet20", width=0.25), torch.device("cuda")) == torch.channels_last
+    assert train.memory_layout(build("resnet20", width=0.25), torch.device("cuda"), x) == torch.channels_last
+
+
+class Flat(Viewed):
+    """The same without ``view``."""
+
+    def forward(self, x):
+        return self.last(self.act2(self.second(self.act1(self.first(x)))).flatten(1))
+
+
+def test_a_network_with_view_is_trained_in_plain_memory(monkeypatch):
+    """As its twin without ``view`` is, kept out of channels-last memory by hand."""
+    data, (net, twin) = blobs(shape=(2, 8, 8), classes=5), (Viewed(), Flat())
+    twin.load_state_dict(net.state_dict())
+    histories = [fit(net, data, RECIPE)]
+    for module in (train, evaluate):
+        monkeypatch.setattr(module, "takes_channels_last", lambda net, x: False)
+    histories.append(fit(twin, data, RECIPE))
+    assert histories[0].equals(histories[1]) and same_state(net, twin)
+    assert accuracy(net, data) == accuracy(twin, data)
+
+
+def test_nothing_notices_the_look_at_the_memory_that_a_network_takes():
+    class Noisy(Flat):
+        def forward(self, x):
+            self.seen = getattr(self, "seen", 0) + 1
+            return super().forward(x + torch.randn_like(x))
+
+    net, viewed, calls, x = Noisy(), Viewed(), [], torch.zeros(3, 2, 8, 8)
+    net.first.register_forward_hook(lambda *_: calls.append(1))
+    state = torch.get_rng_state()
+    assert takes_channels_last(net, x) and not takes_channels_last(viewed, x)
+    assert torch.equal(torch.get_rng_state(), state) and not calls and not hasattr(net, "seen") and net.training
 
 
 def test_a_narrow_resnet_survives_its_training():
@@ -545,6 +581,28 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(data, tmp_path, kept):
     with pytest.raises(ValueError, match=f"^{path} is damaged or of another network .*remove it to start again"):
         fit(small_net(), data, dataclasses.replace(RECIPE, epochs=1), checkpoint=path)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("which", [0, 1, 2, 3])
+def test_a_checkpoint_with_one_wrong_bit_in_a_tensor_is_named(data, tmp_path, which):
+    path = tmp_path / "c"
+    fit(small_net(), data, dataclasses.replace(RECIPE, epochs=1), checkpoint=path)
+    with ZipFile(path) as file:  # the largest four, which are found in the file by their bytes
+        parts = sorted((file.read(name) for name in file.namelist()), key=len)[-4:]
+    content = bytearray(path.read_bytes())
+    content[content.index(parts[which]) + len(parts[which]) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{path} is damaged or of another network"):
+        fit(small_net(), data, dataclasses.replace(RECIPE, epochs=1), checkpoint=path)
+
+
+@pytest.mark.parametrize("n, size, sizes", [(9, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 1, [1, 1, 1])])
+def test_a_last_batch_of_one_sample_is_left_out(monkeypatch, n, size, sizes):
+    """Batch norm has no variance for it; where all batches are of one sample, or there is one only, it stays."""
+    seen, loss = [], train.classification_loss
+    monkeypatch.setattr(train, "classification_loss", lambda out, y, r: (seen.append(len(y)), loss(out, y, r))[1])
+    fit(small_net(), blobs(train=n), dataclasses.replace(RECIPE, epochs=1, batch_size=size))
+    assert seen == sizes
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

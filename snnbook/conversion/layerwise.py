@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check, check_choice
-from ..fold import channels_last_is_safe
+from ..fold import channels_last_is_safe, device_of, takes_channels_last
 from ..network import Network, Residual
 from ..neurons import spiking_layers
 from .rewrite import activations
@@ -142,10 +142,10 @@ class Batch:
     images: int
 
     @classmethod
-    def of(cls, x: Tensor, net: nn.Module) -> Batch:
-        """A batch of images [N, C, H, W] or events [T, N, C, H, W] before the first part of ``net``."""
-        x = x.to(next((p.device for p in net.parameters()), x.device))
-        if x.ndim == 4 and channels_last_is_safe(net):
+    def of(cls, x: Tensor, device: torch.device, last: bool) -> Batch:
+        """A batch of images [N, C, H, W], perhaps channels last, or events [T, N, C, H, W] before the first part."""
+        x = x.to(device)
+        if x.ndim == 4 and last:
             x = x.contiguous(memory_format=torch.channels_last)
         return cls(x, x, len(x) if x.ndim < 5 else x.shape[1])
 
@@ -281,8 +281,10 @@ def walk(snn: Network, ann: Network, *splits: Iterable, order: str = "forward", 
     """
     check_choice("order", order, ("forward", "backward"))
     snn.requires_grad_()  # folded biases are not learnable by themselves
-    batches = [[Batch.of(x, snn) for x, _ in split] for split in splits]
-    check("splits", batches, len(batches) > 0 and len(batches[0]) > 0, "at least one batch in the first split")
+    splits = [list(split) for split in splits]
+    check("splits", splits, len(splits) > 0 and len(splits[0]) > 0, "at least one batch in the first split")
+    last = channels_last_is_safe(snn) and all(takes_channels_last(net, splits[0][0][0]) for net in (snn, ann))
+    batches = [[Batch.of(x, device_of(snn), last) for x, _ in split] for split in splits]
     owned: set[int] = set()
     parts = list(zip(parts_of(snn), parts_of(ann), strict=True))
     for modules, twins in parts:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from ..checks import check, check_choice
 from .layerwise import Layer
-from .options import check_switches, check_whole
+from .options import check_switches, check_whole, cut
 
 
 def mean_gap(layer: Layer, split: int = 0, *, absolute: bool = False, per_channel: bool = False) -> Tensor:
@@ -106,14 +105,7 @@ def held_out(calibration: Iterable, validation: Iterable) -> tuple[list, list]:
     calibration, validation = list(calibration), list(validation)
     if validation:
         return calibration, validation
-    axis = 1 if calibration[0][0].ndim == 5 else 0
-    x, y = torch.cat([x for x, _ in calibration], axis), torch.cat([y for _, y in calibration])
-    check("calibration images", len(y), len(y) >= 2, "at least 2: a quarter is held out where validation is empty")
-    kept = len(y) - max(1, len(y) // 4)
-    size = len(calibration[0][1])
-
-    def batches(start: int, stop: int) -> list:
-        edges = range(start, stop, size)
-        return [(x.narrow(axis, i, min(size, stop - i)), y[i : min(i + size, stop)]) for i in edges]
-
-    return batches(0, kept), batches(kept, len(y))
+    images, size = sum(len(y) for _, y in calibration), len(calibration[0][1])
+    check("calibration images", images, images >= 2, "at least 2: a quarter is held out where validation is empty")
+    first, *more = cut(calibration, images - max(1, images // 4))
+    return cut([first], size), cut(more, size)

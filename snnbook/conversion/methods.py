@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..checks import check, check_choice, is_whole
 from ..fold import device_of, fold_batchnorm, replace
@@ -21,10 +21,10 @@ from ..quantise import ClippedReLU, QuantClip
 from .baselines import ann2snn
 from .lmpc import held_out
 from .lwc import PHASE_TWO, phase_two
-from .options import checked_batches
+from .options import BATCH, check_disjoint, checked_batches, cut
 from .prerun import cos, srp
 from .ratenorm import rate_norm
-from .rewrite import activations, idle, refuse
+from .rewrite import activations, example_of, idle, refuse
 from .snn_calibration import snn_calibration
 from .stepwise import step_bias
 from .thresholds import largest, spiking, trained_thresholds
@@ -231,6 +231,7 @@ class Report:
         training_images: how many the spiking network was trained on.
         seconds: wall time.
         options: options of the method that were given, by name; data, recipe and device are left out.
+        batch_norms: names of those that follow no connection alone, so that they are not folded and count at each step.
     """
 
     method: str
@@ -245,10 +246,11 @@ class Report:
     training_images: int
     seconds: float
     options: dict[str, object] = field(default_factory=dict)
+    batch_norms: tuple[str, ...] = ()
 
     def row(self) -> dict[str, object]:
-        """One table row, thresholds summed up as their range, options as text."""
-        row = {k: v for k, v in asdict(self).items() if not isinstance(v, dict)}
+        """One table row, thresholds summed up as their range, options as text, without names of batch norms."""
+        row = {k: v for k, v in asdict(self).items() if not isinstance(v, dict | tuple)}
         return row | {
             "lowest_threshold": min(self.thresholds.values()),
             "highest_threshold": max(self.thresholds.values()),
@@ -283,6 +285,18 @@ def _check_source(method: str, net: nn.Module, options: dict) -> None:
             check(f"shift of {name}", activation.shift, same, f"{shift}, for which {method} is made")
             levels = rule.levels in (None, activation.levels)
             check(f"levels of {name}", activation.levels, levels, f"{rule.levels}, with which {method} was published")
+    if rule.source != "relu":
+        trained_thresholds(net)
+
+
+def _ready(net: nn.Module, method: str, example: Tensor, options: dict) -> Network:
+    """``net`` as a method takes it: batch norm folded, no idle activations, a Network; what cannot be is refused."""
+    refuse(net, example)
+    kind, net = type(net).__name__, fold_batchnorm(net, example)
+    net = replace(net, {name: nn.Identity() for name in idle(net, example)})
+    check("net", kind, len(activations(net)) > 0, "a network with ReLU, ClippedReLU or QuantClip modules")
+    _check_source(method, net, options)
+    return net if isinstance(net, Network) else Network(nn.Identity(), net, nn.Identity())
 
 
 def _report(name: str, net: nn.Module, snn: nn.Module, setting: Setting, started: float) -> Report:
@@ -302,6 +316,7 @@ def _report(name: str, net: nn.Module, snn: nn.Module, setting: Setting, started
         training_images=0 if data is None else len(data.train),
         seconds=round(time.monotonic() - started, 3),
         options={k: v for k, v in setting.options.items() if k not in ("data", "recipe", "device")},
+        batch_norms=tuple(n for n, m in net.named_modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)),
     )
 
 
@@ -316,12 +331,14 @@ def convert(
 ) -> tuple[nn.Module, Report]:
     """Convert a trained ANN into a spiking network of IF neurons with soft reset.
 
+    Methods see the images on the device of ``net`` and in batches of ``BATCH`` (32), whatever batches come in.
+
     Args:
         net: a :class:`~snnbook.network.Network` or any module with ReLU, clipped or QC activations and average pooling.
         method: name in ``METHODS``.
         time_steps: T, a whole number from 1.
         calibration: batches (x, y); the first is enough for methods that take θ from training.
-        validation: batches (x, y) held out from them, for methods that keep only steps that help there; without any,
+        validation: batches (x, y) of other images, for methods that keep only steps that help there; without any,
             these methods set a quarter of the calibration images apart.
         options: the method's own, see ``METHODS[method].options``.
 
@@ -330,30 +347,22 @@ def convert(
 
     Raises:
         ValueError: for an unknown method or option, ``time_steps`` that is no whole number from 1, batches that are
-            empty, no pairs or not finite, no activation, what :func:`~snnbook.conversion.rewrite.refuse` refuses, an
-            activation of another kind than the method is made for, without the trained threshold that it needs, or of
-            another shift or L.
+            empty, no pairs or not finite, calibration images among those held out, no activation, what
+            :func:`~snnbook.conversion.rewrite.refuse` refuses, an activation of another kind than the method is made
+            for, without the trained threshold that it needs, or of another shift or L.
     """
     check_choice("method", method, METHODS)
     started, rule = time.monotonic(), METHODS[method]
     for name in options:
         check_choice(f"option of {method}", name, rule.options)
     check("time_steps", time_steps, is_whole(time_steps) and time_steps >= 1, "a whole number, at least 1")
-    calibration = checked_batches("calibration", calibration)
-    validation = checked_batches("validation", validation)
+    calibration = cut(checked_batches("calibration", calibration, device_of(net)), BATCH)
+    validation = cut(checked_batches("validation", validation, device_of(net)), BATCH)
     check("calibration", calibration, len(calibration) > 0, "at least one batch")
     if rule.selects:
+        check_disjoint(calibration, validation)
         calibration, validation = held_out(calibration, validation)
-    if not isinstance(net, Network):
-        net = Network(nn.Identity(), net, nn.Identity())
-    x = calibration[0][0]
-    example = (x[:, :1] if x.ndim == 5 else x[:1]).to(device_of(net))
-    refuse(net, example)
-    net = fold_batchnorm(net, example)
-    net = replace(net, {name: nn.Identity() for name in idle(net, example)})
-    there = len(activations(net)) > 0
-    check("net", type(net).__name__, there, "a network with ReLU, ClippedReLU or QuantClip modules")
+    net = _ready(net, method, example_of(net, calibration), options)
     setting = Setting(int(time_steps), calibration, validation, options)
-    _check_source(method, net, options)
     snn = rule.make(net, setting).eval()
     return snn, _report(method, net, snn, setting, started)

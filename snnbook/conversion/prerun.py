@@ -45,11 +45,12 @@ class _Prerun(Network):
         self.steps, self.time_steps = steps, snn.time_steps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [T, N, K] of images [N, C, H, W]; ValueError for events, which come only once."""
+        """Logits [T, N, K] of images [N, C, H, W] or vectors [N, F]; ValueError for events, which come only once."""
         T = self.time_steps
         if T is None:
             return super().forward(x)
-        check("x", tuple(x.shape), x.ndim == 4, "images [N, C, H, W]: a pre-run needs input that can be seen twice")
+        static = "images [N, C, H, W] or vectors [N, F]: a pre-run needs input that can be seen twice"
+        check("x", tuple(x.shape), x.ndim < 5, static)
         try:
             return self._twice(x, T)
         finally:

@@ -11,16 +11,16 @@ from ..checks import check
 from ..fold import device_of, replace
 from ..quantise import ClippedReLU, QuantClip
 from .options import checked_batches
-from .rewrite import activations, refuse
+from .rewrite import activations, example_of, refuse
 from .thresholds import largest
 
 
 def _with_percentiles(net: nn.Module, batches: Iterable, make: Callable[[float], nn.Module]) -> nn.Module:
     """``net`` with ``make(λ)`` in place of each activation that runs; what could not be converted is refused now."""
-    batches = checked_batches("batches", batches)
+    batches = checked_batches("batches", batches, device_of(net))
     check("batches", batches, len(batches) > 0, "at least one batch")
-    net, x = copy.deepcopy(net).eval(), batches[0][0]
-    refuse(net, (x[:, :1] if x.ndim == 5 else x[:1]).to(device_of(net)))
+    net = copy.deepcopy(net).eval()
+    refuse(net, example_of(net, batches))
     check("net", type(net).__name__, len(activations(net)) > 0, "a network with nn.ReLU modules")
     return replace(net, {name: make(value) for name, value in largest(net, batches, 0.001).items()})
 
