@@ -58,13 +58,14 @@ def test_student_has_every_stub_and_no_solution(written, stem):
     labels = [course.checked(cell) for cell in CHAPTERS[stem].cells if course.checked(cell)]
     stubs = [cell for cell in notebook.cells if "stub" in course.tags(cell)]
     assert [re.search(r'^check\("([\w-]+)"', cell.source, re.MULTILINE)[1] for cell in stubs] == labels
-    assert all("..." in cell.source and not cell.outputs for cell in stubs)
+    assert all("..." in cell.source for cell in stubs)
+    assert not [cell for cell in notebook.cells if cell.get("outputs") or cell.get("execution_count")]
     assert not [cell for cell in notebook.cells if "solution" in course.tags(cell)]
     everything = "\n".join(cell.source for cell in notebook.cells)
     hidden = secrets(CHAPTERS[stem])
     assert hidden and not [line for line in hidden if line in everything]
     exercises = sum(cell.source.count("{exercise}") for cell in CHAPTERS[stem].cells if cell.cell_type == "markdown")
-    assert len(re.findall(r"^### Exercise \d+: ", everything, re.MULTILINE)) == exercises
+    assert len(re.findall(r"^### Exercise \d+\.\d+: ", everything, re.MULTILINE)) == exercises
 
 
 def prose(notebook) -> tuple[str, str]:
@@ -122,7 +123,7 @@ def test_instructor_has_every_solution_with_its_output_and_a_note(written, stem)
     assert kept == solutions
     assert PLAN["notes"][stem] in notebook.cells[1].source
     everything = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    assert len(re.findall(r"\*\*Solution to Exercise \d+\.\*\*", everything)) == everything.count("### Exercise ")
+    assert len(re.findall(r"\*\*Solution to Exercise \d+\.\d+\.\*\*", everything)) == everything.count("### Exercise ")
 
 
 @pytest.mark.parametrize("kind", ["student", "instructor"])
@@ -137,11 +138,59 @@ def test_text_is_markdown_that_jupyterlab_shows(written, kind, stem):
     assert [cell.source for cell in ours] == [cell.source for cell in theirs]
 
 
-def test_links_between_notebooks_lead_to_notebooks(written):
-    for path in (written / "student").glob("*.ipynb"):
+@pytest.mark.parametrize("kind", ["student", "instructor"])
+def test_links_between_notebooks_lead_to_notebooks(written, kind):
+    for path in (written / kind).glob("*.ipynb"):
         text = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+        assert "](../" not in text, "the folder is handed out alone"
         for target in re.findall(r"\]\(([\w./]+\.ipynb)\)", text):
             assert (path.parent / target).is_file()
+
+
+def test_chapters_are_numbered_through_the_numbered_parts(tmp_path):
+    parts = ["{chapters: [{file: book/guide}]}", "{numbered: true, chapters: [{file: notebooks/01_a}]}"]
+    parts += ["{chapters: [{file: notebooks/05_b}]}", "{numbered: true, chapters: [{file: notebooks/10_c}]}"]
+    (tmp_path / "_toc.yml").write_text(f"parts: [{', '.join(parts)}]")
+    assert course.chapter_numbers(tmp_path) == {"01_a": 1, "10_c": 2}
+
+
+@pytest.mark.parametrize("stem", CHAPTERS)
+def test_numbers_are_those_of_the_built_book(html, stem):
+    page = slides.Book(html).article(f"notebooks/{stem}")
+    names = course.read_names(ROOT, CHAPTERS)
+    ours = {label: text for label, (home, text) in names.labels.items() if home == stem}
+    assert page.h1.get_text().startswith(md.plain(CHAPTERS[stem].cells[0].source, stem, names)[2:].split("\n")[0])
+    for node in page.select(".exercise[id^=ex-] .caption-number, figure[id^=fig-] .caption-number"):
+        theirs = node.get_text().strip().replace("Fig.", "Figure")
+        assert ours.pop(node.find_parent(id=re.compile("^(ex|fig)-"))["id"]) == theirs
+    for node in page.select("[id^=equation-eq-] .eqno"):
+        assert ours.pop(node.find_parent(id=True)["id"].removeprefix("equation-")) == node.get_text().strip("# ")
+    assert not [label for label in ours if label.startswith(("ex-", "fig-", "eq-"))]
+
+
+def test_a_notebook_ends_with_what_it_cites(written):
+    last = read(written, "student", "12_two_stage_conversion").cells[-1].source
+    assert last.startswith("## References\n\n- ") and "Bu et al. (2022b): Tong Bu, Wei Fang" in last
+
+
+def exercises() -> dict[str, tuple[str, str]]:
+    """Title and chapter of each exercise by label."""
+    cells = ((stem, c) for stem, notebook in CHAPTERS.items() for c in notebook.cells if c.cell_type == "markdown")
+    found = re.compile(r"^`{3,}\{exercise\} (.+)\n:label: (\S+)", re.MULTILINE)
+    return {label: (title, stem) for stem, c in cells for title, label in found.findall(c.source)}
+
+
+def mentioned(text: str) -> list[tuple[str, str]]:
+    """Label of each exercise that a page refers to, and what follows it."""
+    return [(m[1], text[m.end() :]) for m in re.finditer(r"\{ref\}`(ex-[\w-]+)`", text)]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "book" / "course").glob("meeting_*.md")), ids=lambda path: path.stem)
+def test_pages_of_meetings_say_titles_and_notebooks_of_exercises(path):
+    text, known = path.read_text(), exercises()
+    assert all(rest.startswith(f" ({known[label][0]})") for label, rest in mentioned(text))
+    homework = text.split("## Until next time")[1]
+    assert mentioned(homework) and all(f"`{known[label][1]}`" in homework for label, _ in mentioned(homework))
 
 
 # plain Markdown
@@ -151,6 +200,7 @@ NAMES = md.Names(
     titles={"01_a": "First", "02_b": "Second"},
     labels={"fig-x": ("01_a", "Figure 2"), "eq-y": ("02_b", "(1)"), "ex-z": ("01_a", "Exercise 3")},
     glued={("01_a", "rate"): "0.2563", ("02_b", "name"): "digits"},
+    works=md.bibliography(ROOT / "book" / "references.bib"),
 )
 
 
@@ -159,11 +209,13 @@ NAMES = md.Names(
     [
         ("see {doc}`02_b`", "see [Second](02_b.ipynb)"),
         ("see {doc}`this <02_b>`", "see [this](02_b.ipynb)"),
-        ("in {doc}`../book/notation`", "in [the page “notation”](../../html/book/notation.html)"),
+        ("in {doc}`../book/notation` and {doc}`there <../book/api>`", "in the book's page “notation” and there"),
         ("{numref}`fig-x`", "Figure 2"),
         ("{eq}`eq-y`", "(1) of [Second](02_b.ipynb)"),
         ("{glue:text}`rate:.1f` of {glue:text}`../notebooks/02_b.ipynb::name`", "0.3 of digits"),
-        ("{cite:t}`yu2024ecsnn` and {cite}`yu2024ecsnn`", "Yu (2024) and (Yu 2024)"),
+        ("{cite:t}`yu2024ecsnn` and {cite}`yu2024ecsnn`", "Yu et al. (2024) and (Yu et al. 2024)"),
+        ("{cite:p}`horowitz2014energy,hassan2024spikebottlenet`", "(Horowitz 2014; Hassan and Davy 2024)"),
+        ("{cite:t}`hao2023srp` or {cite:t}`hao2023cos`", "Hao et al. (2023a) or Hao et al. (2023b)"),
         ("{ref}`the code <snnbook.link>`", "the code"),
         ("Reset\n: lowers it", "**Reset**: lowers it"),
         (":::{admonition} Goals\n:class: tip\n- one\n:::", "> **Goals**\n>\n> - one"),
@@ -177,6 +229,37 @@ NAMES = md.Names(
 )
 def test_plain(myst, markdown):
     assert md.plain(myst, "01_a", NAMES) == markdown
+
+
+def test_links_to_pages_lead_to_the_published_book():
+    names = md.Names(address="https://example.org/book-of-spikes/")
+    link = "[symbols](https://example.org/book-of-spikes/book/notation.html)"
+    assert md.plain("{doc}`symbols <../book/notation>`", "01_a", names) == link
+
+
+def test_references_are_the_works_that_a_text_cites():
+    text = "{cite:p}`hao2023cos, davies2018loihi` and {cite:t}`hao2023srp`"
+    lines = md.references([text, "nothing", "{cite}`hao2023srp`"], NAMES).split("\n")
+    assert lines[:2] == ["## References", ""] and len(lines) == 5
+    assert lines[2].startswith("- Davies et al. (2018): Mike Davies, Narayan Srinivasa, Tsung-Han Lin and others. L")
+    assert lines[2].endswith("processor with on-chip learning. IEEE Micro 38(1), 82–99.")
+    assert "(2023a): Zecheng Hao, Tong Bu" in lines[3] and "residual membrane potential" in lines[3]
+    assert "(2023b): Zecheng Hao, Jianhao Ding" in lines[4] and "offset spikes" in lines[4]
+    assert md.references(["nothing"], NAMES) == ""
+
+
+def test_no_two_works_are_cited_alike():
+    works = md.bibliography(ROOT / "book" / "references.bib")
+    assert len({(work.authors, work.year) for work in works.values()}) == len(works) > 40
+    assert not [work for work in works.values() if re.search(r"[{}\\\n]|[ ,.?][,.]", work.entry)]
+
+
+def test_collect_numbers_with_the_chapter_as_the_book_does():
+    source = "# T\n\n```{exercise} E\n:label: ex-a\n```\n\n```{math}\n:label: eq-a\na\n```"
+    notebooks = {"21_a": v4.new_notebook(cells=[v4.new_markdown_cell(source)])}
+    names = md.collect(notebooks, {"21_a": 10})
+    assert {text for _, text in names.labels.values()} == {"Exercise 10.1", "(10.1)"}
+    assert md.plain(source, "21_a", names).startswith("# 10. T\n\n### Exercise 10.1: E")
 
 
 def test_collect_numbers_in_the_order_of_the_notebook():
@@ -263,7 +346,7 @@ def test_course_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(course, "write_notebooks", lambda root, out, plan: (out / "student").mkdir())
     monkeypatch.setattr(slides, "write", lambda html, out, plan: out.mkdir())
     course.write(ROOT, tmp_path, target)
-    assert sorted(path.name for path in target.iterdir()) == ["slides", "student"]
+    assert sorted(path.name for path in target.iterdir()) == ["slides", "student", course.MANIFEST]
     (target / "old").touch()
 
     def fail(html, out, plan):
@@ -274,6 +357,49 @@ def test_course_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         course.write(ROOT, tmp_path, target)
     assert (target / "old").exists(), "the last complete course stays"
     assert [path.name for path in target.parent.iterdir()] == ["course"], "nothing is left over"
+
+
+@pytest.fixture
+def book_of_one(tmp_path, monkeypatch) -> Path:
+    """A root whose course is one notebook and no slides."""
+    (tmp_path / "_build" / "html").mkdir(parents=True)
+    (tmp_path / "_build" / "html" / "index.html").touch()
+    (tmp_path / "book" / "course").mkdir(parents=True)
+    (tmp_path / "book" / "course" / "course.yml").write_text("{meetings: [], notes: {}}")
+    (tmp_path / "_toc.yml").write_text("parts: []")
+
+    def notebooks(root, out, plan):
+        (out / "student").mkdir()
+        (out / "student" / "01_a.ipynb").write_text("written")
+
+    monkeypatch.setattr(course, "write_notebooks", notebooks)
+    monkeypatch.setattr(slides, "write", lambda html, out, plan: out.mkdir())
+    assert course.main(tmp_path) == 0
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["01_a.ipynb", "my_answers.ipynb"])
+def test_answers_in_the_course_are_not_overwritten(book_of_one, capsys, name):
+    answer = book_of_one / "_build" / "course" / "student" / name
+    answer.write_text("an hour of work")
+    assert course.main(book_of_one) == 1
+    said = capsys.readouterr().err
+    assert f"student/{name}. Move" in said and answer.read_text() == "an hour of work"
+    answer.rename(book_of_one / "kept.ipynb")
+    assert course.main(book_of_one) == 0
+
+
+def test_a_course_that_nobody_changed_is_written_again(book_of_one):
+    student = book_of_one / "_build" / "course" / "student"
+    (student / ".ipynb_checkpoints").mkdir()
+    (student / ".ipynb_checkpoints" / "01_a-checkpoint.ipynb").touch()
+    assert course.main(book_of_one) == 0
+    assert not (student / ".ipynb_checkpoints").exists() and (student / "01_a.ipynb").read_text() == "written"
+
+
+def test_a_course_without_a_manifest_is_kept(book_of_one, capsys):
+    (book_of_one / "_build" / "course" / course.MANIFEST).unlink()
+    assert course.main(book_of_one) == 1 and "student/01_a.ipynb" in capsys.readouterr().err
 
 
 def test_course_without_a_book_says_so(tmp_path, capsys):

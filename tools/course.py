@@ -2,14 +2,17 @@
 
 All come from one source. A checked exercise is a text with a stub, followed by a solution cell whose last line checks
 it: the student's notebook gets the stub and the check, the instructor's gets the solution with its output. Everything
-is written to a folder beside _build/course that takes its place when it is complete.
+is written to a folder beside _build/course that takes its place when it is complete, unless somebody has worked in
+what was written before.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 
 import nbformat
@@ -28,6 +31,7 @@ SOLUTION = re.compile(
     r"^```\{solution-start\}.*?(?:^```\{solution-end\}\n```|\Z)|^(?P<f>`{3,})\{solution\}.*?^(?P=f)$",
     re.DOTALL | re.MULTILINE,
 )
+MANIFEST = "written.json"
 IMPORT = "from snnbook.exercises import check"
 
 
@@ -42,6 +46,21 @@ def read_notebooks(root: Path) -> dict[str, nbformat.NotebookNode]:
     files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
     names = [file for file in files if file.startswith("notebooks/")]
     return {Path(name).stem: nbformat.read(root / f"{name}.ipynb", as_version=4) for name in names}
+
+
+def chapter_numbers(root: Path) -> dict[str, int]:
+    """The book's numbers of chapters by stem: it counts those of numbered parts through."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text())
+    files = [chapter["file"] for part in toc["parts"] if part.get("numbered") for chapter in part["chapters"]]
+    return {Path(file).stem: number for number, file in enumerate(files, 1)}
+
+
+def read_names(root: Path, notebooks: dict[str, nbformat.NotebookNode]) -> md.Names:
+    """What the chapters may point at: one another, the bibliography, and the published book if there is one."""
+    names = md.collect(notebooks, chapter_numbers(root))
+    names.works = md.bibliography(root / "book" / "references.bib")
+    names.address = yaml.safe_load((root / "_config.yml").read_text())["html"].get("baseurl", "")
+    return names
 
 
 def stubs(notebook) -> dict[str, str]:
@@ -101,12 +120,19 @@ def shown(cells: list, stem: str, names: md.Names) -> list:
         if "name" in (figure := md.figure_of(cell)):
             caption = f"**{names.labels[figure['name']][1]}.** {figure['caption']}"
             out.append(v4.new_markdown_cell(md.plain(caption, stem, names), id=f"caption-{cell.id}"[:64]))
-    return out
+    works = md.references([md.figure_of(cell).get("caption", cell.source) for cell in cells], names)
+    return out + ([v4.new_markdown_cell(works, id="references")] if works else [])
+
+
+def cleared(cell):
+    """A cell without what its last run left."""
+    return v4.new_code_cell(cell.source, id=cell.id, metadata=cell.metadata) if cell.cell_type == "code" else cell
 
 
 def student(notebook, stem: str, names: md.Names):
-    """A chapter without solutions."""
-    return v4.new_notebook(cells=shown(without_solutions(notebook), stem, names), metadata=notebook.metadata)
+    """A chapter without solutions and without outputs, which are for predicting."""
+    cells = [cleared(cell) for cell in without_solutions(notebook)]
+    return v4.new_notebook(cells=shown(cells, stem, names), metadata=notebook.metadata)
 
 
 def instructor(notebook, stem: str, names: md.Names, note: str):
@@ -145,7 +171,7 @@ def teaching_note(stem: str, notebook, plan: dict, time: float | None) -> str:
 def write_notebooks(root: Path, out: Path, plan: dict) -> None:
     """The student's and the instructor's notebooks into two folders below ``out``."""
     notebooks = read_notebooks(root)
-    names, times = md.collect(notebooks), seconds(root)
+    names, times = read_names(root, notebooks), seconds(root)
     for kind in ("student", "instructor"):
         (out / kind).mkdir()
     for stem, notebook in notebooks.items():
@@ -154,10 +180,31 @@ def write_notebooks(root: Path, out: Path, plan: dict) -> None:
         nbformat.write(instructor(notebook, stem, names, note), out / "instructor" / f"{stem}.ipynb")
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """A digest of each file below a folder by its path there, without the manifest and what JupyterLab keeps itself."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    own = {name for name in files if name == MANIFEST or ".ipynb_checkpoints" in name}
+    return {name: sha256(path.read_bytes()).hexdigest() for name, path in sorted(files.items()) if name not in own}
+
+
+def refuse_changes(target: Path) -> None:
+    """FileExistsError if files of ``target`` were changed or added since it was written."""
+    manifest = target / MANIFEST
+    written = json.loads(manifest.read_text()) if manifest.is_file() else {}
+    changed = [name for name, digest in digests(target).items() if written.get(name) != digest]
+    if changed:
+        names = ", ".join(changed[:10]) + (f" and {len(changed) - 10} more" if len(changed) > 10 else "")
+        raise FileExistsError(
+            f"{target} has files that were changed or added since it was written, and writing it again would remove "
+            f"them: {names}. Move the folder, or these files, away and try again."
+        )
+
+
 def write(root: Path, html: Path, target: Path) -> None:
     """All of the course into ``target``, whole or not at all.
 
     Raises:
+        FileExistsError: if somebody changed or added files in ``target``, which then stays as it is.
         ValueError: if a chapter lacks its teaching note, or a slide asks for something that the book does not have.
     """
     plan = yaml.safe_load((root / "book" / "course" / "course.yml").read_text())
@@ -170,18 +217,24 @@ def write(root: Path, html: Path, target: Path) -> None:
         new.mkdir()
         write_notebooks(root, new, plan)
         slides.write(html, new / "slides", plan)
+        (new / MANIFEST).write_text(json.dumps(digests(new), indent=0))
         if target.exists():
+            refuse_changes(target)
             target.rename(Path(folder) / "old")
         new.rename(target)
 
 
 def main(root: Path = ROOT) -> int:
-    """Write _build/course; 1 with one sentence if the book is not built."""
+    """Write _build/course; 1 with a sentence if the book is not built or if somebody worked in what was written."""
     html, target = root / "_build" / "html", root / "_build" / "course"
     if not (html / "index.html").is_file():
         print("The slides are made from the book, which is not built: run make book first.", file=sys.stderr)
         return 1
-    write(root, html, target)
+    try:
+        write(root, html, target)
+    except FileExistsError as error:
+        print(error, file=sys.stderr)
+        return 1
     print("The course is written: _build/course/student, instructor and slides/index.html")
     return 0
 
