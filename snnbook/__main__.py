@@ -6,23 +6,27 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 from . import params
-from .checks import check
-from .fields import read_yaml
+from .checks import check, check_choice
+from .fields import Params, read_yaml
 from .link import commands as processes
 
 
 def parse(values: list[list[str]], yaml_texts: list[str], files: list[str]) -> dict[str, object]:
-    """Parameters from ``-p name value`` (read as YAML, so lists work), ``-y`` YAML texts and ``-f`` YAML files."""
+    """Parameters from ``-p name value`` (read as YAML, so lists work), ``-y`` YAML texts and ``-f`` YAML files.
+
+    The empty value of ``-p`` is the empty string.
+    """
     merged: dict[str, object] = {}
     for text in [Path(f).read_text(encoding="utf-8") for f in files] + yaml_texts:
         loaded = read_yaml(text)
         check("parameters", text, isinstance(loaded, dict), "a YAML mapping of names to values")
         merged |= loaded
-    return merged | {name: read_yaml(value, name) for name, value in values}
+    return merged | {name: read_yaml(value, name) if value else "" for name, value in values}
 
 
 def known_parameters(notebook: Path) -> dict[str, str]:
@@ -43,10 +47,33 @@ def refuse_unknown(notebook: Path, given: list[dict[str, object]]) -> None:
             check("parameter", name, name in known, f"{notebook.name} knows {', '.join(known)}")
         if cls is not None:
             cls(**parameters)
+            if "dataset" in parameters:
+                _refuse_unknown_sets(parameters["dataset"], several="," in cls().dataset)
+
+
+def _refuse_unknown_sets(names: str, several: bool) -> None:
+    """ValueError for a data set that is not registered; ``several`` have commas between."""
+    from .data import datasets
+
+    for name in names.split(",") if several else [names]:
+        check_choice("dataset", name.strip() if several else name, datasets())
+
+
+def replaced(asked: Params) -> str:
+    """One line on the run whose results one with ``asked`` would replace; empty if its parameters are the same."""
+    from . import runs
+
+    folder, now = runs.folder(asked), asked.asdict() | {"out_dir": ""}
+    try:
+        before = json.loads((folder / "run.json").read_text(encoding="utf-8"))["parameters"] | {"out_dir": ""}
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+    other = ", ".join(f"{name} = {value!r}" for name, value in before.items() if now.get(name, value) != value)
+    return other and f"replaces the run with {other} in {folder}; another -p out_dir keeps both"
 
 
 def run(notebook: Path, output: Path | None, given: dict[str, object]) -> Path:
-    """Check ``given`` and execute ``notebook`` with papermill.
+    """Check ``given`` and execute ``notebook`` with papermill; says so if that replaces results of other parameters.
 
     Args:
         notebook: the .ipynb file.
@@ -60,6 +87,9 @@ def run(notebook: Path, output: Path | None, given: dict[str, object]) -> Path:
     import papermill
 
     refuse_unknown(notebook, [given])
+    cls = params.by_notebook().get(notebook.stem)
+    if cls is not None and (line := replaced(cls(**given))):
+        print(f"snnbook: {line}", file=sys.stderr)
     output = output or Path(f"{notebook.stem}.out.ipynb")
     papermill.execute_notebook(
         str(notebook), str(output), given, kernel_name="python3", progress_bar=sys.stderr.isatty()

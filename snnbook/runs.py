@@ -13,8 +13,10 @@ import shlex
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -84,6 +86,27 @@ def in_source_tree() -> bool:
 def build_dir(name: str) -> Path:
     """Folder for derived files: ``_build/<name>`` of the checkout, else ``_build/<name>`` of the current folder."""
     return (ROOT if in_source_tree() else Path.cwd()) / "_build" / name
+
+
+@cache
+def _sha256(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def inputs(parameters: Mapping[str, object]) -> dict[str, str]:
+    """Files that ``parameters`` name → SHA-256 of what they hold; SNNBOOK_DATA stands for a ``data_dir`` not given."""
+    given = {**parameters, "data_dir": parameters.get("data_dir") or os.environ.get("SNNBOOK_DATA")}
+    lists = (value if isinstance(value, list) else [value] for value in given.values())
+    paths = {text: os.path.expanduser(text) for values in lists for text in values if isinstance(text, str)}
+    found = {text: os.stat(path) for text, path in paths.items() if os.path.isfile(path)}
+    return {text: _sha256(os.path.abspath(paths[text]), s.st_size, s.st_mtime_ns) for text, s in found.items()}
+
+
+def folder(params: Params) -> Path:
+    """Where a run's tables and manifest go: ``out_dir``, or a folder of the notebook's name below ``_build/runs``."""
+    asked = getattr(params, "out_dir", "")
+    return Path(asked) if asked else build_dir("runs") / params.notebook
 
 
 def versions() -> dict[str, str]:
@@ -156,11 +179,13 @@ class Run:
         params: what was asked for.
         out_dir: where tables and the manifest go.
         command: how to repeat it; empty for a notebook, whose papermill command is made from ``params``.
+        inputs: files that the parameters name → SHA-256, when the run started.
     """
 
     params: Params
     out_dir: Path
     command: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
     _revision: str | None = field(default_factory=lambda: git_revision())
     _files: dict[str, str] = field(default_factory=dict)
@@ -173,15 +198,14 @@ class Run:
             ValueError: if ``out_dir`` exists and is no folder.
         """
         NETWORKS.clear()
-        asked = getattr(params, "out_dir", "")
-        out = Path(asked) if asked else build_dir("runs") / params.notebook
+        out = folder(params)
         check(
             "out_dir",
             str(out),
             not out.exists() or out.is_dir(),
             "a folder or a path that does not exist yet",
         )
-        return cls(params, out)
+        return cls(params, out, inputs=inputs(params.asdict()))
 
     def save(self, name: str, table: pd.DataFrame) -> Path:
         """Write ``<out_dir>/<name>.csv`` and bring ``run.json`` up to date.
@@ -203,10 +227,11 @@ class Run:
         return path
 
     def manifest(self) -> dict[str, object]:
-        """What ``run.json`` holds: what was asked for, where and how long it ran, networks, command, files."""
+        """What ``run.json`` holds: what was asked for, of which files, where, how long, networks, command, tables."""
         return {
             "notebook": self.params.notebook,
             "parameters": self.params.asdict(),
+            "inputs": self.inputs,
             "seed": getattr(self.params, "seed", None),
             "versions": versions(),
             "hardware": hardware(),

@@ -1,9 +1,9 @@
 """A notebook over a grid of parameters: on the cores of this machine, or on a Dask cluster.
 
 A cell of the grid is one value for each swept parameter. What a finished cell gave lies in a folder that is named
-after the notebook's code and the cell's parameters, so that a sweep which was killed goes on with the cells that are
-missing, and with those that another version of this package made. A worker sends back what it made; it needs this
-package, but no folder in common with the one who asks.
+after the notebook's code, the cell's parameters and what is in the files that they name, so that a sweep which was
+killed goes on with the cells that are missing, and with those that another version of this package made. A worker sends
+back what it made; it needs this package, but no folder in common with the one who asks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from .checks import check
 from .fields import read_yaml
-from .runs import atomic, versions
+from .runs import atomic, inputs, versions
 from .sources import package_hash
 
 #: Workers that may die under a cell before it counts as failed.
@@ -68,8 +68,8 @@ def _code(notebook: Path) -> str:
 
 
 def key(notebook: Path, parameters: Mapping[str, object]) -> str:
-    """Name of a cell: what its notebook does and with which parameters."""
-    text = json.dumps([notebook.stem, _code(notebook), dict(parameters)], sort_keys=True)
+    """Name of a cell: what its notebook does, with which parameters, and the digests of the files that they name."""
+    text = json.dumps([notebook.stem, _code(notebook), dict(parameters), inputs(parameters)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -80,7 +80,7 @@ def execute(notebook: str, name: str, parameters: dict[str, object], folder: str
         notebook: its JSON text.
         name: its file name without ending.
         parameters: of the notebook, without ``out_dir``.
-        folder: current folder of its kernel; one that is gone afterwards by default.
+        folder: current folder of its kernel, if there is one of that name here; else one that is gone afterwards.
 
     Returns:
         ``error`` (None, or the kind and message of what it raised; a kernel that died counts as such), ``notebook``
@@ -189,14 +189,14 @@ class Sweep:
                 (folder / file).unlink(missing_ok=True)
 
     def run(self, found, quiet: bool = False) -> dict[str, str]:
-        """Run the missing cells with a Dask client ``found``.
+        """Run the missing cells with a Dask client ``found``, in the current folder where the worker has it too.
 
         Returns:
             Failed cell → its error. A worker's death does not fail a cell; the third one under it does.
         """
         from distributed import as_completed
 
-        text, folder = self.notebook.read_text(encoding="utf-8"), str(self.notebook.resolve().parent)
+        text, folder = self.notebook.read_text(encoding="utf-8"), str(Path.cwd())
         todo, failed = self.missing(), {}
         futures = {
             found.submit(execute, text, self.notebook.stem, self.cells[n][1], folder, pure=False, key=f"{n}-{i}"): n

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from tiny import example_parameters
 
-from snnbook.__main__ import known_parameters, main, parse
+from snnbook import runs
+from snnbook.__main__ import known_parameters, main, parse, refuse_unknown, replaced
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULTS = """threshold = 1.0  # threshold of the neuron
@@ -73,6 +75,39 @@ def test_strings_that_only_look_alike_stay_strings():
         "c": "1e-4",
         "d": "10_name",
     }
+
+
+def test_nothing_is_the_empty_string(notebook, here, capsys):
+    assert parse([["augment", ""], ["data_dir", ""], ["share", "null"]], [], []) == {
+        "augment": "", "data_dir": "", "share": None}  # fmt: skip
+    chapter = ROOT / "notebooks" / "02_energy_accounting.ipynb"
+    refuse_unknown(chapter, [parse([["data_dir", ""], ["out_dir", ""]], [], [])])
+
+
+@pytest.mark.parametrize(
+    "name, given, ok",
+    [("02_energy_accounting", "mnist", False), ("02_energy_accounting", "digits", True),
+     ("02_energy_accounting", "digits,sounds", False), ("02_energy_accounting", "", False),
+     ("24_sensing_modalities", "digits, sounds", True), ("24_sensing_modalities", "digits,mnist", False)],
+)  # fmt: skip
+def test_a_data_set_that_is_not_known_is_refused_before_anything_runs(name, given, ok):
+    notebook = ROOT / "notebooks" / f"{name}.ipynb"
+    if ok:
+        refuse_unknown(notebook, [{"dataset": given}])
+    else:
+        with pytest.raises(ValueError, match="^dataset = .* is not allowed: one of .*digits, "):
+            refuse_unknown(notebook, [{"dataset": given}])
+
+
+def test_a_run_says_which_results_it_replaces(here):
+    table = pd.DataFrame({"a": [1]})
+    with example_parameters() as Example:
+        runs.Run.start(Example(out_dir="first", levels=3, seed=1)).save("t", table)
+        line = replaced(Example(out_dir="first", levels=4))
+        assert line == "replaces the run with levels = 3, seed = 1 in first; another -p out_dir keeps both"
+        assert replaced(Example(out_dir="first", levels=3, seed=1)) == replaced(Example(out_dir="new")) == ""
+        Path("first/run.json").write_text("[]")
+        assert replaced(Example(out_dir="first")) == ""
 
 
 def test_names_on_the_command_line_win_over_yaml_over_files(tmp_path):

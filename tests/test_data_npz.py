@@ -70,10 +70,16 @@ def test_event_frames_and_events(tmp_path, x):
         ({"y": None}, "lacks y"),
         ({"x": None}, "lacks x"),
         ({"y": Y[:-1]}, "y = "),
-        ({"y": Y - 1}, "y = 'int64'"),
-        ({"y": Y.astype(float)}, "y = 'float64'"),
+        ({"y": Y - 1}, "y = -1 is not allowed: integers from 0"),
+        ({"y": Y.astype(float)}, "y = 'float64 of shape"),
+        ({"y": Y[:, None]}, r"y = 'int64 of shape \(40, 1\)' is not allowed: integers from 0 of shape \(N,\)"),
+        ({"y": Y + 1}, r"no sample of class \[0\].*each class 0 to 4; labels begin at 0"),
+        ({"y": Y // 3 * 3}, r"no sample of class \[1, 2\]"),
+        ({"classes": ["a", "b", "c", "d", "e"]}, r"no sample of class \[4\].*classes names no others"),
         ({"x": np.zeros((40, 3, 6, 6))}, "x = 'float64' .*float32"),
         ({"x": np.zeros((40, 6), np.uint8)}, r"x = \(40, 6\)"),
+        ({"x": np.zeros((40, 6, 6, 3), np.uint8)}, r"x = \(40, 6, 6, 3\).*x.transpose\(0, 3, 1, 2\)"),
+        ({"x": np.zeros((40, 6, 6, 1), np.uint8), "kind": "audio"}, r"x.transpose\(0, 3, 1, 2\)"),
         ({"kind": "video"}, "kind = 'video'"),
         ({"kind": "events"}, r"\[N, T, C, H, W\]"),
         ({"classes": ["a"]}, "classes = "),
@@ -85,6 +91,8 @@ def test_event_frames_and_events(tmp_path, x):
             r"events = \(4, 3\)",
         ),
         ({"x": None, "events": np.zeros((4, 4), int), "offsets": [0, 5], "size": [2, 2]}, "offsets = "),
+        ({"x": None, "events": np.zeros((4, 4), int), "offsets": [0, 4], "size": [8]}, r"size = \[8\] .*\(H, W\)"),
+        ({"x": None, "events": np.zeros((4, 4), int), "offsets": [0, 4], "size": [8, 0]}, r"size = \[8, 0\]"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(tmp_path, x, change, message):
@@ -104,9 +112,22 @@ def test_missing_and_damaged_files_are_named(tmp_path, x):
         with pytest.raises(DamagedFile) as error:
             load(name, place)
         assert str(file) in str(error.value) and md5(file) in str(error.value)
-    np.savez(file, x=np.array([{}], dtype=object), y=Y)
-    with pytest.raises(DamagedFile, match="plain arrays"):
-        load("npz", file)
+        assert "remove" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["x", "classes", "groups"])
+def test_an_array_of_objects_is_named_and_not_called_damaged(tmp_path, x, key):
+    arrays = {"x": x, "y": Y, "classes": list("abcd"), "groups": list("ab" * 20)}
+    arrays[key] = np.array(arrays[key], dtype=object)
+    with pytest.raises(ValueError, match=rf"^{key} = 'dtype object' .*mine.npz; save {key}\.astype\(str\)") as error:
+        load("npz", save(tmp_path / "mine.npz", **arrays))
+    assert not isinstance(error.value, DamagedFile)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3), (4, 6, 4), (20, 1, 1), (8, 6, 2), (3, 6, 3)])
+def test_small_maps_are_not_taken_for_channels_that_are_last(tmp_path, shape):
+    data = load("npz", save(tmp_path / "mine.npz", x=np.zeros((40, *shape), np.uint8), y=Y))
+    assert data.shape == shape
 
 
 # --------------------------------------------------------------- packed files

@@ -82,7 +82,7 @@ def test_what_does_not_fit_the_network_fails_before_anything_is_trained(name, gi
 
 #: Other parameters that keep a run short, by notebook.
 OTHER = {
-    "01_spiking_neurons": {"threshold": 2.0, "time_steps": 12},
+    "01_spiking_neurons": {"threshold": 2.0, "tau": 50.0, "time_steps": 12},
     "02_energy_accounting": {"epochs": 1, "time_steps": 3, "samples": 32},
     "03_speed": {"time_steps": 2, "batch": 2, "channels": 8},
     "10_conversion_errors": {"threshold": 0.5, "time_steps": [2, 4], "samples": 2000},

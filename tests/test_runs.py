@@ -111,6 +111,17 @@ def test_the_manifest_has_all_that_repeats_the_run(tmp_path, Example, table):
     assert manifest["networks"] == {"trained": 0, "from_cache": 0, "cached_seconds": 0}
 
 
+def test_the_manifest_knows_the_files_behind_the_parameters(tmp_path, monkeypatch, Example, table):
+    file = tmp_path / "mine.npz"
+    file.write_bytes(b"data")
+    digest = hashlib.sha256(b"data").hexdigest()
+    Run.start(Example(out_dir=str(tmp_path / "out"), data_dir=str(file))).save("a", table)
+    assert recorded(tmp_path / "out")[0]["inputs"] == {str(file): digest}
+    assert runs.inputs({"data_dir": str(tmp_path), "levels": 3, "method": "x" * 5000, "share": None}) == {}
+    monkeypatch.setenv("SNNBOOK_DATA", str(file))
+    assert Run.start(Example()).inputs == {str(file): digest}
+
+
 def test_each_table_joins_the_manifest_and_a_second_save_replaces_the_first(tmp_path, Example, table):
     run = Run.start(Example(out_dir=str(tmp_path)))
     run.save("a", table)

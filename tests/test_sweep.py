@@ -79,6 +79,42 @@ def test_a_cell_is_known_by_its_code_and_parameters(notebook):
     assert sweep.key(notebook, {"a": 1}) != known
 
 
+def test_a_cell_is_known_by_what_is_in_the_files_that_it_names(notebook, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file, board = tmp_path / "mine.npz", tmp_path / "board.toml"
+    file.write_bytes(b"one"), board.write_bytes(b"board")
+    asked = {"data_dir": "mine.npz", "profiles": ["board.toml", "raspberry_pi_4b"]}
+    known = sweep.key(notebook, asked)
+    os.utime(file, (1, 1))
+    assert sweep.key(notebook, asked) == known
+    file.write_bytes(b"two")
+    other = sweep.key(notebook, asked)
+    board.write_bytes(b"other")
+    assert len({known, other, sweep.key(notebook, asked)}) == 3
+    board.write_bytes(b"board"), file.write_bytes(b"one")
+    assert sweep.key(notebook, asked) == known
+    unnamed = sweep.key(notebook, {})
+    monkeypatch.setenv("SNNBOOK_DATA", str(file))
+    assert sweep.key(notebook, {}) != unnamed and sweep.key(notebook, asked) == known
+
+
+def test_cells_run_again_when_their_data_change_and_find_them_from_where_the_sweep_was_asked(tmp_path, monkeypatch):
+    first = nbformat.v4.new_code_cell("data_dir = ''\na = 1\nout_dir = ''", metadata={"tags": ["parameters"]})
+    body = """from pathlib import Path
+Path(out_dir).mkdir(parents=True)
+Path(out_dir, "read.csv").write_text("text\\n" + Path(data_dir).read_text())"""
+    nb = nbformat.v4.new_notebook(cells=[first, nbformat.v4.new_code_cell(body)])
+    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    (tmp_path / "book").mkdir()
+    nbformat.write(nb, tmp_path / "book" / "97_read.ipynb")
+    monkeypatch.chdir(tmp_path)
+    command = ["sweep", "book/97_read.ipynb", "--grid", "a=1", "-p", "data_dir", "mine.txt", "--out", "out"]
+    for text in ("one", "two"):
+        Path("mine.txt").write_text(text)
+        assert main(command) == 0
+        assert pd.read_csv("out/read.csv")["text"].tolist() == [text]
+
+
 def test_a_failed_cell_is_kept_and_told_and_run_again(notebook, capsys):
     out = notebook.parent / "out"
     command = ["sweep", str(notebook), "--grid", "a=1:3", "--grid", "b=5,7", "-p", "bad", "2", "--out", str(out)]

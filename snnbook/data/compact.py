@@ -48,12 +48,18 @@ def open_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of a .npz; never unpickles.
 
     Raises:
+        ValueError: for an array of Python objects, by its key.
         DamagedFile: if it cannot be read as plain arrays.
     """
+    arrays, key = {}, ""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+            for key in archive.files:
+                arrays[key] = archive[key]
+            return arrays
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, AttributeError, TypeError) as error:
+        plain = f"an array of numbers or text in {path}; save {key}.astype(str), or the type of its numbers"
+        check(key, "dtype object", not str(error).startswith("Object arrays"), plain)
         raise damaged(path, "a readable .npz file of plain arrays") from error
 
 

@@ -31,7 +31,7 @@ def damaged(path: str | os.PathLike, expected: str) -> DamagedFile:
     """The error for a file which should have been ``expected`` (a checksum, or a format in words)."""
     return DamagedFile(
         f"{path} is damaged: expected {expected}, found md5 {md5(path)}. "
-        "The file was left as it is; remove it and fetch it again."
+        "The file was left as it is; fetch or write it again."
     )
 
 

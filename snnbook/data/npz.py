@@ -3,7 +3,7 @@
 | key | content |
 |---|---|
 | ``x`` | uint8, int16 or float32: [N, C, H, W], [N, H, W] (one channel), or [N, T, C, H, W] (event frames) |
-| ``y`` | integers [N], 0 ... K - 1 |
+| ``y`` | integers [N], 0 ... K - 1, of each at least one |
 | ``kind`` | "image", "events" or "audio"; without it, from the shape |
 | ``split`` | optional, [N]: "train" or "test"; without it a fifth is set apart |
 | ``groups`` | optional, integers or text [N]: samples that must stay together |
@@ -61,6 +61,9 @@ def npz(data_dir: Path, time_steps: int, download: bool) -> Source:
     check("y", y.shape, y.shape == (n,), f"one label for each of the {n} samples")
     classes = tuple(str(c) for c in archive.get("classes", np.arange(y.max() + 1)))
     check("classes", classes, len(classes) > y.max(), f"a name for each of the labels 0 to {y.max()}")
+    empty = np.setdiff1d(np.arange(len(classes)), y).tolist()
+    every = f"a sample of each class 0 to {len(classes) - 1}; labels begin at 0, and classes names no others"
+    check("y", f"no sample of class {empty[:5]}", not empty, every)
     return Source(
         kind,
         y,
@@ -74,12 +77,9 @@ def npz(data_dir: Path, time_steps: int, download: bool) -> Source:
 
 
 def _labels(y: np.ndarray) -> np.ndarray:
-    check(
-        "y",
-        y.dtype.name,
-        y.dtype.kind in "iu" and y.ndim == 1 and y.size > 0 and y.min() >= 0,
-        "integers from 0, one per sample",
-    )
+    whole = y.dtype.kind in "iu" and y.ndim == 1 and y.size > 0
+    check("y", f"{y.dtype.name} of shape {y.shape}", whole, "integers from 0 of shape (N,), one per sample")
+    check("y", int(y.min()), y.min() >= 0, "integers from 0, one per sample")
     return y.astype(np.int64)
 
 
@@ -97,6 +97,8 @@ def _samples(archive: dict[str, np.ndarray], time_steps: int) -> tuple[int, str,
         check("x", f"not finite in sample {bad[:1].tolist()}", len(bad) == 0, "finite numbers")
     if x.ndim == 3:
         x = x[:, None]
+    last = x.ndim == 4 and x.shape[-1] in (1, 3, 4) and min(x.shape[1:3]) > x.shape[-1]
+    check("x", x.shape, not last, "[N, C, H, W]; channels are last here: save x.transpose(0, 3, 1, 2)")
     if kind == "events":
         check("x", x.shape, x.ndim == 5, "[N, T, C, H, W] for events")
         check(
@@ -128,8 +130,10 @@ def _recordings(archive: dict[str, np.ndarray]) -> Events:
     back = np.flatnonzero(np.diff(t) < 0) + 1  # only where a recording begins may time go back
     unsorted = back[~np.isin(back, offsets)]
     check("t", unsorted[:5].tolist(), len(unsorted) == 0, "ascending within a recording (these events are earlier)")
-    height, width = (int(v) for v in archive["size"])
-    return Events(*events.T, offsets, (height, width))
+    size = archive["size"]
+    pair = size.shape == (2,) and size.dtype.kind in "iu" and size.min() >= 1
+    check("size", size.tolist(), pair, "two integers of at least 1, (H, W)")
+    return Events(*events.T, offsets, (int(size[0]), int(size[1])))
 
 
 def _groups(archive: dict[str, np.ndarray], n: int) -> np.ndarray | None:
