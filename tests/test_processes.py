@@ -257,6 +257,15 @@ def test_options_that_would_do_nothing_are_refused(option, words, built, capsys)
     assert re.fullmatch(rf"snnbook: {words[0]} = .* is not allowed: {wanted}\n", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("words", [["serve", ".", "--threads", "0"], ["fleet", ".", "--samples", "0"],
+                                   ["fleet", ".", "--window", "-1"], ["fleet", ".", "--samples", "x"]])  # fmt: skip
+def test_numbers_below_one_are_refused_before_anything_starts(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2 and f"{words[2]}: {words[3]} is not allowed: a whole number, at least 1" in err
+
+
 def test_options_of_asking_are_refused_where_a_device_does_not_ask(built, capsys):
     words = ["device", str(part_file(built[0], 0)), str(built[0] / "samples.safetensors"), "--connect"]
     assert main([*words, "tcp://127.0.0.1:9", "--window", "2"]) == 2

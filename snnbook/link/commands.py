@@ -63,13 +63,20 @@ def add(commands) -> None:
     p.set_defaults(call=_fleet)
 
 
+def _positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed: a whole number, at least 1")
+    return int(text)
+
+
 def _keys_option(p: argparse.ArgumentParser) -> None:
     p.add_argument("--keys", type=Path, metavar="FOLDER", help="own folder of keys, needed beyond this machine")
 
 
 def _common(p: argparse.ArgumentParser) -> None:
     _keys_option(p)
-    p.add_argument("--threads", type=int, default=1, help="threads of each process (%(default)s)")
+    p.add_argument("--threads", type=_positive, default=1, help="threads of each process (%(default)s)")
 
 
 def _link(p: argparse.ArgumentParser) -> None:
@@ -81,8 +88,8 @@ def _link(p: argparse.ArgumentParser) -> None:
 
 
 def _asking(p: argparse.ArgumentParser, text: str) -> None:
-    p.add_argument("--samples", type=int, metavar="N", help=text)
-    p.add_argument("--window", type=int, default=1, help="samples on their way at most (%(default)s)")
+    p.add_argument("--samples", type=_positive, metavar="N", help=text)
+    p.add_argument("--window", type=_positive, default=1, help="samples on their way at most (%(default)s)")
     p.add_argument("--timeout", type=float, default=5.0, help="seconds until a sample is sent again (%(default)s)")
 
 
