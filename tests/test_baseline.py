@@ -122,7 +122,7 @@ def test_recoded_data_differ_in_their_validation_and_test_images_only():
         (lambda: Quantise(9), r"bits = 9 is not allowed: 1 to 8"),
         (lambda: Quantise(0), r"bits = 0 is not allowed: 1 to 8"),
         (lambda: recode(torch.zeros(1, 1, 4, 4), "png"), r"images = torch.float32 is not allowed: torch.uint8"),
-        (lambda: recode(torch.zeros(1, 2, 4, 4).byte(), "png"), r"channels = 2 is not allowed: 1 or 3, as image files"),
+        (lambda: recode(torch.zeros(1, 2, 4, 4).byte(), "png"), r"channels = 2 is not allowed: 1 or 3, .* have them"),
         (lambda: recode(torch.zeros(0, 1, 4, 4).byte(), "png"), r"images = \(0, 1, 4, 4\) .* at least one image"),
         (lambda: recode(torch.zeros(1, 4, 4).byte(), "png"), r"images = \(1, 4, 4\) .* \[N, C, H, W\] .*"),
         (lambda: recode(torch.zeros(1, 1, 4, 4).byte(), "jpeg", 101), r"quality = 101 is not allowed: 0 to 100"),

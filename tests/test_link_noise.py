@@ -139,7 +139,7 @@ def test_triggers_and_spikes_that_are_lost_are_asked_for_again(tmp_path, first_s
 
 def test_a_link_that_needs_most_of_the_deadline_recovers_from_needless_reminders(tmp_path):
     """One payload takes 0.6 of the deadline: reminders double the load, and every answer was partial from then on."""
-    deadline = 0.6
+    deadline = 1.5  # 0.6 s to spare, for a machine that does other things too
     plan = make_split(tmp_path, deadline=deadline)[-1]
     bits = 8 * (40 + plan.payload_bytes()[0])
     with serving(tmp_path) as server:
