@@ -84,9 +84,13 @@ def running(endpoint, wire):
 
 def serving(folder, module=None, keys=None):
     """A server of the folder, :func:`running`."""
-    module = module or store.load(folder / "server.safetensors")[0]
+    plan, module = read_plan(folder), module or store.load(folder / "server.safetensors")[0]
     listener = Listener(keys=keys)
-    return running(Server(read_plan(folder), module, listener), listener)
+    try:
+        return running(Server(plan, module, listener), listener)
+    except ValueError:
+        listener.close()  # collected with an open socket, its context would wait for ever
+        raise
 
 
 def working(folder, address: str, part: int = 0):

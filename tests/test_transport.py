@@ -232,14 +232,16 @@ def test_only_those_with_keys_come_in(keys, tmp_path):
 
 def handshakes_that_fail(ours, theirs) -> int:
     """How many are counted until one is, or a message has come."""
-    listener, until = Listener(keys=ours), time.monotonic() + 10
+    listener, until = Listener(keys=ours), time.monotonic() + 30
     channel = Channel(listener.address, theirs)
-    channel.send(b"hello")
-    while not (failed := listener.failed_handshakes()) and not listener.receive(0.05):
-        assert time.monotonic() < until
-    channel.close()
-    listener.close()
-    return failed
+    try:
+        channel.send(b"hello")
+        while not (failed := listener.failed_handshakes()) and not listener.receive(0.05):
+            assert time.monotonic() < until
+        return failed
+    finally:
+        channel.close()
+        listener.close()
 
 
 def test_handshakes_that_fail_are_counted(keys, tmp_path):
