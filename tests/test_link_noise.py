@@ -147,9 +147,8 @@ def test_a_link_that_needs_most_of_the_deadline_recovers_from_needless_reminders
         with obeying(server, channel, tmp_path, quiet=True) as client:
             asked = [client.run([i], timeout=10.0)[0][0] for i in [0, 1, 2, 3, 4, 5, 0, 1, 2, 3]]
         counts = dict(server.counts)
-    partial = [a.answer.partial for a in asked]
-    assert not partial[0] and sum(partial[-5:]) <= 1  # one may meet a machine that does other things, too
-    assert 0 < counts["triggered again"] < 6
+    assert not asked[0].answer.partial and not any(a.answer.partial for a in asked[-5:])
+    assert 0 < counts["triggered again"] < 4
 
 
 def test_noise_on_the_command_line():

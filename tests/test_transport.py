@@ -245,13 +245,14 @@ def handshakes_that_fail(ours, theirs) -> int:
 
 
 def test_handshakes_that_fail_are_counted(keys, tmp_path):
-    """Keys of another make_keys, and a stranger who knows the server's."""
+    """No keys, those of another make_keys, a stranger who knows the server's; keys where none are asked for."""
     other = make_keys(tmp_path / "k", ["part_0"])
     stranger = shutil.copytree(other / "part_0", tmp_path / "stranger")
     shutil.copy(keys / "part_0" / "server.key", stranger / "server.key")
     assert handshakes_that_fail(keys / "server", keys / "part_0") == 0 and handshakes_that_fail(None, None) == 0
-    for theirs in (other / "part_0", stranger):
+    for theirs in (None, other / "part_0", stranger):
         assert handshakes_that_fail(keys / "server", theirs) > 0
+    assert handshakes_that_fail(None, stranger) > 0
 
 
 def test_handshakes_that_nobody_counts_stop_nothing(keys):

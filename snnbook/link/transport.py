@@ -30,8 +30,10 @@ HIGH_WATER = 64
 MOST_FAILURES = 1000
 #: Milliseconds between heartbeats, and without one before a peer is cut off.
 HEARTBEAT_MS, SILENCE_MS = 500, 3000
-#: What a connection between sides whose keys do not fit ends with.
-HANDSHAKE_FAILED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+#: What a connection between sides whose keys do not fit ends with; without detail where the other side hangs up first.
+HANDSHAKE_FAILED = (
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
 
 
 def silent(text: str) -> None:
@@ -165,7 +167,7 @@ class Listener:
         return None if self._guard is None else peer.get("User-Id")
 
     def failed_handshakes(self) -> int:
-        """Connections since the last call whose keys do not fit, or are on one side only; each try counts."""
+        """Connections since the last call that ended before the keys were found to fit; each try counts."""
         n = 0
         while n < MOST_FAILURES and self._failures.poll(0):
             self._failures.recv_multipart()
