@@ -155,16 +155,17 @@ def costs(e: EcSnn, plan: SplitPlan, samples: int | None = None, model: str = "4
         row = _cost(str(i), names(classes), device_part(net), e, samples, model)
         rows.append(row | {"payload_bits": payload_bits(net, e.shape)})
     table = pd.DataFrame(rows)
-    return table.assign(joules_with_link=_with_link(table))
+    return table.assign(joules_with_link=with_link(table))
 
 
-def _joules_to_send(bits: pd.Series | float) -> pd.Series | float:
+def joules_to_send(bits: pd.Series | float) -> pd.Series | float:
+    """Joules that :data:`SENDER` needs to send ``bits``."""
     return bits * device(SENDER).joules_per_bit
 
 
-def _with_link(rows: pd.DataFrame | pd.Series) -> pd.Series | float:
+def with_link(rows: pd.DataFrame | pd.Series) -> pd.Series | float:
     """Joules of one row or of each, with those of the bits that it sends."""
-    return rows["joules"] + _joules_to_send(rows["payload_bits"])
+    return rows["joules"] + joules_to_send(rows["payload_bits"])
 
 
 def _references(e: EcSnn, samples: int | None, model: str) -> list[dict[str, object]]:
@@ -385,83 +386,3 @@ def device_parts(e: EcSnn, plan: SplitPlan) -> list[Network]:
 def feature_bits(e: EcSnn, plan: SplitPlan) -> int:
     """Bits of all devices together for one sample."""
     return sum(payload_bits(net, e.shape) for net in e.submodels(plan))
-
-
-def recorded_sweeps(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
-    """Sweeps of recorded runs in percent, a row for each N and ζ, mean over seeds; empty without runs.
-
-    Args:
-        found: recorded runs of the chapter on trade-offs, from
-            :func:`snnbook.experiments.conversion_tables.recorded_runs`.
-
-    Returns:
-        Columns ``run``, ``dataset``, ``model``, ``N``, ``zeta``; in percent ``unsplit %``, ``fused %``; of the unsplit
-        convolutions: ``compute %`` and ``energy %`` (most loaded device), ``total energy %``, and ``with link %``, the
-        same where both, devices and unsplit convolutions, also pay what :data:`SENDER` needs to send their features.
-    """
-    parts = []
-    for name, (manifest, tables) in found.items():
-        whole = tables["costs"].groupby("device").mean(numeric_only=True).loc["unsplit features"]
-        unsplit = float(tables["fused"].groupby("fusion")["accuracy"].mean()["unsplit"])
-        mean = tables["sweep"].groupby(["n_devices", "zeta"], as_index=False).mean(numeric_only=True)
-        given = {key: manifest["parameters"][key] for key in ("dataset", "model")}
-        sent = mean["total_joules"] + _joules_to_send(mean["total_payload_bits"])
-        columns = {
-            "run": name, **given, "N": mean["n_devices"], "zeta": mean["zeta"], "unsplit %": 100 * unsplit,
-            "fused %": 100 * mean["accuracy"], "compute %": 100 * mean["largest_dense_macs"] / whole["dense_macs"],
-            "energy %": 100 * mean["largest_joules"] / whole["joules"],
-            "total energy %": 100 * mean["total_joules"] / whole["joules"],
-            "with link %": 100 * sent / _with_link(whole),
-        }  # fmt: skip
-        parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def recorded_over_devices(found: dict[str, tuple[dict, dict]]) -> pd.DataFrame:
-    """Test accuracies in percent of recorded runs with several numbers of devices, a row for each run and ζ.
-
-    Args:
-        found: as for :func:`recorded_sweeps`.
-
-    Returns:
-        Columns ``run``, ``dataset``, ``model``, ``zeta``, ``unsplit %``, and ``N = …`` for every number of devices.
-    """
-    rows = recorded_sweeps(found)
-    keys = ["run", "dataset", "model", "zeta", "unsplit %"]
-    if not len(rows):
-        return pd.DataFrame(columns=keys)
-    several = rows[rows.duplicated(["run", "zeta"], keep=False)]
-    wide = several.pivot(index=keys, columns="N", values="fused %")
-    return wide.rename(columns="N = {}".format).rename_axis(columns=None).reset_index()
-
-
-def recorded_outcome(found: dict[str, tuple[dict, dict]], run: str, n_devices: int) -> dict[str, float | str]:
-    """What one of the recorded runs says in a sentence or two, accuracies in percent, with one ζ.
-
-    Args:
-        found: as for :func:`recorded_sweeps`.
-        run: its name there; N = 1 and N = ``n_devices`` are among its numbers of devices.
-        n_devices: N of ``loss``, ``compute``, ``energy`` and ``total``.
-
-    Returns:
-        ``unsplit``, ``pruned`` (N = 1), ``numbers`` (the other N) and ``split`` (their accuracies) as text; ``loss``,
-        unsplit minus fused in points; ``compute`` and ``energy``, in percent less than unsplit, of the most loaded
-        device; ``total``, energy of all in multiples of unsplit; ``control``, accuracy of one network about as large
-        as the largest fleet, ``gap``, control minus fused in points, and ``work``, its operations in percent of those
-        of the fleet; ``zeta``, ``floor`` (filters that a layer keeps at least) and ``epochs`` of retraining as text.
-    """
-    given = found[run][0]["parameters"]
-    rows = recorded_sweeps({run: found[run]}).set_index("N")
-    control = found[run][1]["control"].groupby("network").mean(numeric_only=True)
-    at, several, macs = rows.loc[n_devices], rows.drop(1), control["total_dense_macs"]
-    numbers, alone = [str(n) for n in several.index], float(100 * control.loc["one as large", "accuracy"])
-    return {
-        "zeta": f"{at['zeta']:g}", "floor": str(given["min_filters"]),
-        "epochs": str(given["rewarm_epochs"] + given["retrain_epochs"]),
-        "unsplit": float(at["unsplit %"]), "pruned": float(rows.loc[1, "fused %"]),
-        "numbers": " and ".join(filter(None, [", ".join(numbers[:-1]), numbers[-1]])),
-        "split": ", ".join(f"{x:.1f}" for x in several["fused %"]), "loss": float(at["unsplit %"] - at["fused %"]),
-        "compute": float(100 - at["compute %"]), "energy": float(100 - at["energy %"]),
-        "total": float(at["total energy %"] / 100), "control": alone, "gap": float(alone - at["fused %"]),
-        "work": float(100 * macs["one as large"] / macs["split"]),
-    }  # fmt: skip
