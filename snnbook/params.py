@@ -258,6 +258,8 @@ class SplitNetworks(PrunedNetworks):
     fusion: str = field("mlp", "how the server fuses features", choices=("mlp", "logit_average", "probe"))
     rewarm_epochs: int = field(10, "epochs of each pruned sub-model with one time step", low=0, high=1000)
     retrain_epochs: int = field(3, "epochs of each pruned sub-model with all time steps", low=1, high=1000)
+    other_samples: int = field(0, "samples of each other class that a sub-model is retrained on; 0: as in the paper",
+                               low=0, high=1000000)  # fmt: skip
     fusion_epochs: int = field(20, "epochs of the fusion", low=1, high=1000)
     retrain_lr: float = field(0.1, "peak learning rate of the sub-models", low=1e-7, high=10)
     fusion_lr: float = field(0.003, "peak learning rate of the fusion (Adam)", low=1e-7, high=10)

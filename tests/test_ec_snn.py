@@ -35,7 +35,7 @@ from snnbook.splitting.fusion import FUSIONS
 from snnbook.splitting.partition import PARTITIONS
 from snnbook.splitting.prune import prune
 from snnbook.splitting.scoring import scorer
-from snnbook.splitting.submodel import device_part, retraining_set, with_fresh_head
+from snnbook.splitting.submodel import device_part, others_each, retraining_set, with_fresh_head
 from snnbook.train import Recipe
 
 SHAPE, K = (1, 8, 8), 4
@@ -381,6 +381,18 @@ def test_the_twin_has_a_rate_of_its_own_and_as_many_epochs_as_the_snn(monkeypatc
     twin, *snn = seen
     assert twin.lr == 0.04 and twin.epochs == sum(recipe.epochs for recipe in snn)
     assert replace(twin, lr=snn[0].lr, epochs=snn[0].epochs) == snn[0]
+
+
+@pytest.mark.parametrize(("asked", "each"), [(0, None), (7, 7)])
+def test_a_sub_model_sees_as_many_others_as_asked_for_and_by_default_those_of_the_equation(monkeypatch, asked, each):
+    data, seen = blobs(shape=SHAPE), []
+    made = ec_snn.experiment(RepeatedSplitNetworks(other_samples=asked, rewarm_epochs=0), data, 3)
+    monkeypatch.setattr(ec_snn, "trained", lambda net, data, recipe, **options: seen.append(data.train.y))
+    classes = (1, 2)
+    made._retrain(0, classes, made._built("lif", time_steps=2))
+    each = others_each(len(data.train), data.n_classes, len(classes)) if each is None else each
+    assert (seen[0] == 0).sum() == each * (data.n_classes - len(classes))
+    assert (seen[0] > 0).sum() == torch.isin(data.train.y, torch.tensor(classes)).sum()
 
 
 def test_choices_of_parameters_are_the_registries():

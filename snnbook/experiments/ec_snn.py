@@ -63,6 +63,8 @@ class EcSnn(Bare):
         retrain: recipe of the sub-models.
         fuse: recipe of a fusion.
         rewarm: recipe of the sub-models with one time step, before ``retrain``; none by default, none for events.
+        per_other: samples of each other class that a sub-model is retrained on; ``None`` as in equation (others),
+            :func:`snnbook.splitting.submodel.others_each`.
         ann_lr: peak learning rate of the ANN twin.
         hide: probability that training hides a device from the fusion.
         views: augmented copies of the training images that a fusion sees besides the images themselves.
@@ -81,6 +83,7 @@ class EcSnn(Bare):
     retrain: Recipe
     fuse: Recipe
     rewarm: Recipe | None = None
+    per_other: int | None = None
     ann_lr: float = RepeatedSplitNetworks.ann_lr
     hide: float = 0.1
     views: int = 0
@@ -198,8 +201,11 @@ class EcSnn(Bare):
         numbered = enumerate(zip(plan.parts, pruned, strict=True))
         return together([partial(self._retrain, i, classes, net) for i, (classes, net) in numbered])
 
+    def _own_and_other(self, i: int, classes: Sequence[int]) -> Data:
+        return retraining_set(self.data, classes, torch.Generator().manual_seed(self.seed * 1009 + i), self.per_other)
+
     def _retrain(self, i: int, classes: Sequence[int], net: Network) -> Network:
-        data = retraining_set(self.data, classes, torch.Generator().manual_seed(self.seed * 1009 + i))
+        data = self._own_and_other(i, classes)
         fresh = with_fresh_head(net, len(classes), self.width, seed=self.seed)
         return self._twice(fresh, data, None if data.kind == "events" else self.rewarm, self.retrain)
 
@@ -216,7 +222,7 @@ class EcSnn(Bare):
         zeros = class_zeros(self.ann(), self.batches("train"), self.data.n_classes)
         apoz = {name: z.apoz(classes) for name, z in zeros.items()}
         chosen = {name: masks({name: a}, 0, n)[name] for (name, a), n in zip(apoz.items(), sizes, strict=True)}
-        data = retraining_set(self.data, classes, torch.Generator().manual_seed(self.seed * 1009))
+        data = self._own_and_other(0, classes)
         net = with_fresh_head(prune(self.ann(), chosen).cpu(), len(classes), self.width, seed=self.seed)
         for recipe in (self.rewarm, self.retrain):
             net = net if recipe is None else self._trained(net, data, replace(recipe, epochs=2 * recipe.epochs))
@@ -272,7 +278,7 @@ def experiment(p: PrunedNetworks, data: Data, seed: int) -> EcSnn:
     if p.rewarm_epochs:
         recipes["rewarm"] = replace(retrain, epochs=p.rewarm_epochs)
     options = {"hide": p.feature_dropout, "views": p.views if augment else 0, "seed": seed, "device": p.device}
-    options |= {"hard_reset": p.hard_reset, "ann_lr": p.ann_lr}
+    options |= {"hard_reset": p.hard_reset, "ann_lr": p.ann_lr, "per_other": p.other_samples or None}
     return EcSnn(data, p.model, p.width, p.time_steps, **recipes, **options)
 
 
