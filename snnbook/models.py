@@ -171,6 +171,14 @@ def _check_blocks(name: str, blocks: Sequence[int] | None) -> None:
     check("blocks", blocks, fits, f"1 to {stages} numbers of at least 1" if stages else "None for a VGG")
 
 
+def _activation(name: str, options: dict) -> nn.Module:
+    """A new activation; no surrogate is shared between layers."""
+    try:
+        return ACTIVATIONS[name](**copy.deepcopy(options))
+    except TypeError as error:
+        raise ValueError(f"options = {options!r} is not allowed: {error}") from error
+
+
 def build(
     name: str,
     activation: str = "relu",
@@ -218,12 +226,7 @@ def build(
     _check_blocks(name, blocks)
     _check_family(name, pool, head, order)
 
-    def make() -> nn.Module:
-        try:
-            return ACTIVATIONS[activation](**copy.deepcopy(options))  # no surrogate is shared between layers
-        except TypeError as error:
-            raise ValueError(f"options = {options!r} is not allowed: {error}") from error
-
+    make = partial(_activation, activation, options)
     norms = partial(tdbn, threshold=options.get("v_threshold", 1.0)) if norm == "tdbn" else batch_norm
     if name in VGG:
         net = _vgg(name, make, norms, n_classes, shape, width, pool, head)

@@ -176,6 +176,13 @@ def start_potentials(net: Network) -> dict[str, float]:
     return {name: getattr(m, "shift", 0.0) for name, m in activations(net).items()}
 
 
+def _check_steps(steps: Sequence[str]) -> None:
+    several = isinstance(steps, Sequence) and not isinstance(steps, str)
+    check("steps", steps, several, "a sequence of lmpc and lwc, such as ('lmpc', 'lwc')")
+    for step in steps:
+        check_choice("steps", step, ("lmpc", "lwc"))
+
+
 def calibrate(
     snn: Network,
     ann: Network,
@@ -218,10 +225,7 @@ def calibrate(
     Raises:
         ValueError: for an unknown step or order, or another option that is not allowed.
     """
-    several = isinstance(steps, Sequence) and not isinstance(steps, str)
-    check("steps", steps, several, "a sequence of lmpc and lwc, such as ('lmpc', 'lwc')")
-    for step in steps:
-        check_choice("steps", step, ("lmpc", "lwc"))
+    _check_steps(steps)
     check_switches(head=head)
     check_whole("seed", seed, 0)
     generator, surrogate = torch.Generator().manual_seed(seed), Triangle(gamma, spike_times_only)
