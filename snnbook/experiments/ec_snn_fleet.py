@@ -90,7 +90,7 @@ def over_devices(
     rows = []
     for rule in rules:
         table = sweep(e, splits, rule, samples=samples, model=model).assign(fusion=rule)
-        times = [host_latency(e, split, rule, repeats=5).set_index("device")["seconds"] for split in splits]
+        times = [host_latency(e, split, rule).set_index("device")["seconds"] for split in splits]
         table["seconds_device"] = [float(t.drop(list(NOT_DEVICES)).max()) for t in times]
         table["seconds_fusion"] = [float(t["fusion"]) for t in times]
         rows.append(table)
